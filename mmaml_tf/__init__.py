@@ -1,0 +1,25 @@
+"""Multimodal model-agnostic meta-learning for Keras and TensorFlow."""
+
+from mmaml_tf import encoders, modulation, networks, tasks
+from mmaml_tf.episodes import Episodes
+from mmaml_tf.evaluation import evaluate
+from mmaml_tf.inner_loop import InnerLoop
+from mmaml_tf.learners import MAML, MMAML, Learner, LSTMLearner, MultiMAML
+from mmaml_tf.nonfinite import NonFiniteError
+
+__version__ = "0.1.0"
+__all__ = [
+    "MAML",
+    "MMAML",
+    "Episodes",
+    "InnerLoop",
+    "LSTMLearner",
+    "Learner",
+    "MultiMAML",
+    "NonFiniteError",
+    "encoders",
+    "evaluate",
+    "modulation",
+    "networks",
+    "tasks",
+]

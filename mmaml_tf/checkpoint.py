@@ -1,0 +1,177 @@
+"""Training state on disk: atomic, checked and resumable.
+
+A checkpoint is a directory that appears under its name only when it is complete. It holds the
+learner's and the optimizer's raw arrays, the history of metrics, and a manifest with the step,
+the configuration, library versions and a SHA-256 of every file.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+_MANIFEST = "manifest.json"
+_PARTIAL = ".partial-"
+
+
+class CheckpointMismatchError(ValueError):
+    """A checkpoint was written by a run with another configuration."""
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+        step: outer steps taken.
+        arrays: the state, see `learner_state`.
+        history: rows of metrics up to `step`.
+    """
+
+    step: int
+    arrays: dict[str, np.ndarray]
+    history: list[dict]
+
+
+class Checkpoints:
+    """The checkpoints of one training run in one directory.
+
+    Args:
+        directory: where they are kept; made if need be.
+        config: everything that the result of the run depends on, as plain values.
+        keep: number of checkpoints kept, at least 2 so that a damaged newest one costs little.
+    """
+
+    def __init__(self, directory, config: dict, keep: int = 2):
+        self.directory = Path(directory)
+        self.config = json.loads(json.dumps(config))
+        self.keep = max(keep, 2)
+
+    def save(self, step: int, arrays: dict[str, np.ndarray], history: list[dict]) -> None:
+        """Writes a checkpoint; an interruption at any instant leaves the earlier ones intact."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        final = self.directory / f"step-{step:09d}"
+        partial = self.directory / f"{_PARTIAL}{final.name}"
+        for leftover in (partial, final):
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial.mkdir()
+        np.savez(partial / "state.npz", **arrays)
+        (partial / "history.json").write_text(json.dumps(history))
+        manifest = {
+            "step": step,
+            "config": self.config,
+            "versions": {"keras": keras.__version__, "tensorflow": tf.__version__},
+            "sha256": {f.name: _sha256(f) for f in sorted(partial.iterdir())},
+        }
+        (partial / _MANIFEST).write_text(json.dumps({**manifest, "digest": _digest(manifest)}))
+        for file in partial.iterdir():
+            _sync(file)
+        _sync(partial)
+        os.rename(partial, final)
+        _sync(self.directory)
+        for old in self._complete()[: -self.keep]:
+            shutil.rmtree(old)
+
+    def restore(self) -> Checkpoint | None:
+        """Reads the newest undamaged checkpoint; None when there is none.
+
+        Raises:
+            CheckpointMismatchError: if it belongs to another configuration; the message names
+                what differs.
+        """
+        for directory in reversed(self._complete()):
+            try:
+                checkpoint, config = _read(directory)
+            except (OSError, ValueError, KeyError, EOFError) as error:
+                warnings.warn(
+                    f"checkpoint {directory} is damaged ({error}); trying the one before it.",
+                    stacklevel=2,
+                )
+                continue
+            differing = differences(config, self.config)
+            if differing:
+                raise CheckpointMismatchError(
+                    f"checkpoint {directory} was written with other parameters: "
+                    f"{'; '.join(differing)}. Use another directory, or delete this one."
+                )
+            return checkpoint
+        return None
+
+    def _complete(self):
+        return sorted(self.directory.glob("step-*")) if self.directory.exists() else []
+
+
+def differences(stored: dict, given: dict, prefix: str = "") -> list[str]:
+    """Lists where two nested configurations differ, as "path: stored -> given"."""
+    lines = []
+    for key in sorted({*stored, *given}):
+        a, b = stored.get(key, "(absent)"), given.get(key, "(absent)")
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {a} in the checkpoint, {b} now")
+    return lines
+
+
+def learner_state(learner) -> dict[str, np.ndarray]:
+    """Returns all weights and the optimizer's variables as arrays by name."""
+    return {name: np.asarray(v) for name, v in _variables(learner).items()}
+
+
+def set_learner_state(learner, arrays: dict[str, np.ndarray]) -> None:
+    """Sets what `learner_state` returned.
+
+    Raises:
+        ValueError: when names or shapes do not match, naming them.
+    """
+    variables = _variables(learner)
+    if set(variables) != set(arrays):
+        raise ValueError(f"state does not fit the learner: {set(variables) ^ set(arrays)} differ.")
+    for name, variable in variables.items():
+        if tuple(variable.shape) != arrays[name].shape:
+            raise ValueError(
+                f"{name} has shape {tuple(variable.shape)}, the stored array {arrays[name].shape}."
+            )
+        variable.assign(arrays[name])
+
+
+def _variables(learner):
+    weights = {f"weight_{i:03d}/{v.name}": v for i, v in enumerate(learner.weights)}
+    optimizer = learner.optimizer.variables if learner.optimizer is not None else []
+    return weights | {f"optimizer_{i:03d}/{v.name}": v for i, v in enumerate(optimizer)}
+
+
+def _read(directory):
+    manifest = json.loads((directory / _MANIFEST).read_text())
+    if manifest.pop("digest") != _digest(manifest):
+        raise ValueError("the manifest was altered")
+    for name, sha256 in manifest["sha256"].items():
+        if _sha256(directory / name) != sha256:
+            raise ValueError(f"{name} was altered")
+    with np.load(directory / "state.npz") as file:
+        arrays = dict(file)
+    history = json.loads((directory / "history.json").read_text())
+    return Checkpoint(manifest["step"], arrays, history), manifest["config"]
+
+
+def _digest(manifest):
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

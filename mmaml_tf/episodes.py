@@ -1,0 +1,84 @@
+"""Episodes: the support and query sets of a batch of tasks.
+
+Axes, in this order and under these letters everywhere in the package: T tasks, K support
+points, Q query points, M modes, D features, E embedding.
+"""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+
+class Episodes(NamedTuple):
+    """The support and query sets of T tasks.
+
+    Attributes:
+        support_x: `[T, K, ...]` inputs the learner adapts on.
+        support_y: `[T, K, ...]` their targets.
+        query_x: `[T, Q, ...]` inputs the learner is judged on.
+        query_y: `[T, Q, ...]` their targets.
+        mode: `[T]` integer index of each task's mode, or None where it is not known.
+        origin: `[2]` integers (seed, step) the batch was drawn from, or None. They name the
+            batch in error messages, so that it can be drawn again.
+    """
+
+    support_x: Any
+    support_y: Any
+    query_x: Any
+    query_y: Any
+    mode: Any = None
+    origin: Any = None
+
+
+def check_support(support_x, support_y) -> None:
+    """Raises ValueError unless support sets are `[T, K, ...]` with equal T, K and K >= 1."""
+    for name, value in (("support_x", support_x), ("support_y", support_y)):
+        shape = tf.TensorShape(value.shape)
+        if shape.rank is None or shape.rank < 2:
+            raise ValueError(
+                f"{name} has shape {tuple(shape)}; expected [T, K, ...] (tasks, support points, "
+                "features). A single task needs a leading axis of size 1."
+            )
+        if shape[1] == 0:
+            raise ValueError(f"{name} has shape {tuple(shape)}: a task needs at least one point.")
+    _check_equal_axes("support_x", support_x, "support_y", support_y, axes=(0, 1))
+
+
+def check_query(support_x, query_x) -> None:
+    """Raises ValueError unless query_x is `[T, Q, ...]` and fits support_x `[T, K, ...]`."""
+    support, query = tf.TensorShape(support_x.shape), tf.TensorShape(query_x.shape)
+    if query.rank != support.rank:
+        raise ValueError(
+            f"query_x has shape {tuple(query)}; expected rank {support.rank} like support_x "
+            f"{tuple(support)}: [T, Q, ...] (tasks, query points, features)."
+        )
+    _check_equal_axes("support_x", support_x, "query_x", query_x, axes=(0, *range(2, query.rank)))
+
+
+def check_episodes(episodes: Episodes) -> None:
+    """Raises ValueError when the shapes of `episodes` contradict the contract above."""
+    if not isinstance(episodes, Episodes):
+        raise ValueError(
+            f"expected mmaml_tf.Episodes, got {type(episodes).__name__}. A dataset for fit() "
+            "yields Episodes(support_x, support_y, query_x, query_y, mode, origin)."
+        )
+    check_support(episodes.support_x, episodes.support_y)
+    check_query(episodes.support_x, episodes.query_x)
+    _check_equal_axes("query_x", episodes.query_x, "query_y", episodes.query_y, axes=(0, 1))
+
+
+def _check_equal_axes(name_a, a, name_b, b, axes) -> None:
+    shape_a, shape_b = tf.TensorShape(a.shape), tf.TensorShape(b.shape)
+    if shape_a.rank is None or shape_b.rank is None:
+        return
+    for axis in axes:
+        if axis >= shape_b.rank or axis >= shape_a.rank:
+            raise ValueError(
+                f"{name_a} {tuple(shape_a)} and {name_b} {tuple(shape_b)} must share axis {axis}."
+            )
+        size_a, size_b = shape_a[axis], shape_b[axis]
+        if size_a is not None and size_b is not None and size_a != size_b:
+            raise ValueError(
+                f"{name_a} {tuple(shape_a)} and {name_b} {tuple(shape_b)} differ on axis {axis} "
+                f"({size_a} and {size_b}); they must be equal."
+            )

@@ -1,0 +1,545 @@
+"""Learners: compositions of task network, encoder, modulation and inner loop.
+
+`Learner` owns the training step: an outer `tf.GradientTape` around the encoder, the modulation
+and an inner loop that holds a tape for each of its steps (Algorithm 1 of the MMAML paper). The
+recipes at the end of the file, `MAML`, `MultiMAML`, `MMAML` and `LSTMLearner`, only choose parts.
+"""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mmaml_tf import modulation as modulation_lib
+from mmaml_tf import networks as networks_lib
+from mmaml_tf.episodes import Episodes, check_episodes, check_query, check_support
+from mmaml_tf.inner_loop import InnerLoop
+from mmaml_tf.nonfinite import StopOnNonFinite, UpdateGuard
+
+_serialize = keras.saving.serialize_keras_object
+_deserialize = keras.saving.deserialize_keras_object
+
+
+class Learner(keras.Model):
+    """Learns an initialisation, and how to modulate it, from which few gradient steps suffice.
+
+    Args:
+        network: the task network, a `networks.TaskNetwork` or any built Keras model.
+        inner_loop: the adaptation; only the network's weights take part in it.
+        encoder: layer from (support_x, support_y) to task embeddings `[T, E]`, or None.
+        modulation: a `modulation.Modulation` or its name, or None; needs an encoder.
+        outer_clip: bound on the norm of the outer gradient of each group (the task network;
+            encoder and modulation together), or None.
+        on_nonfinite: "stop" or "skip", see `nonfinite.UpdateGuard`.
+        modes: names of the task modes, to report losses by mode.
+
+    Raises:
+        ValueError: when the parts do not fit together.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        inner_loop: InnerLoop,
+        encoder: keras.layers.Layer | None = None,
+        modulation: modulation_lib.Modulation | str | None = None,
+        *,
+        outer_clip: float | None = 2.0,
+        on_nonfinite: str = "stop",
+        modes: Sequence[str] = (),
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if (encoder is None) != (modulation is None):
+            raise ValueError("give both an encoder and a modulation, or neither.")
+        if outer_clip is not None and not outer_clip > 0:
+            raise ValueError(f"outer_clip is {outer_clip}; it must be positive, or None.")
+        self.network = networks_lib.as_task_network(network)
+        self.inner_loop = inner_loop
+        self.encoder = encoder
+        self.modulation = None if modulation is None else modulation_lib.get(modulation)
+        self.outer_clip = outer_clip
+        self.on_nonfinite = on_nonfinite
+        self.modes = tuple(modes)
+        self.loss_by_mode = [keras.metrics.Mean(name=f"loss_{mode}") for mode in self.modes]
+        self._adapt_graph = tf.function(self.adaptation_path, autograph=False, reduce_retracing=True)
+        self._predict_graph = tf.function(self._forward, autograph=False, reduce_retracing=True)
+
+    # -- building ---------------------------------------------------------------------------
+
+    def build(self, input_shape):
+        """Creates all weights.
+
+        Args:
+            input_shape: shapes of (support_x, support_y) or (support_x, support_y, query_x);
+                only the axes after T and K matter.
+
+        Raises:
+            ValueError: when encoder, modulation and network do not fit these shapes.
+        """
+        support_x, support_y = (tuple(shape) for shape in input_shape[:2])
+        self._build_networks(support_x)
+        if self.encoder is not None:
+            if not self.encoder.built:
+                self.encoder.build(support_x, support_y)
+            widths = self.network.modulated_widths
+            self.modulation.build_for(self._embedding_size(support_x, support_y), widths)
+        names = ["loss"] + [v.path for v in self.trainable_variables]
+        self.guard = UpdateGuard(self.on_nonfinite, names, len(self.modes), name="guard")
+        self._support_shapes = (support_x, support_y)
+        self.built = True
+
+    def _build_networks(self, support_x):
+        if not self.network.built:
+            self.network.build(support_x)
+
+    def _embedding_size(self, support_x, support_y):
+        points = [tf.zeros((1, 2, *shape[2:]), self.compute_dtype) for shape in (support_x, support_y)]
+        embedding = self.encoder(*points)
+        if len(embedding.shape) != 2 or embedding.shape[-1] is None:
+            raise ValueError(
+                f"the encoder {self.encoder.name!r} gives embeddings of shape "
+                f"{tuple(embedding.shape)}; expected [T, E] with a known E."
+            )
+        return embedding.shape[-1]
+
+    def build_for(self, episodes: Episodes) -> None:
+        """Creates all weights for episodes like these (tensors, arrays or specs)."""
+        check_episodes(episodes)
+        if not self.built:
+            self.build((tuple(episodes.support_x.shape), tuple(episodes.support_y.shape)))
+
+    def get_build_config(self):
+        """Returns what `build_from_config` needs."""
+        return {"input_shape": [[None, None, *shape[2:]] for shape in self._support_shapes]}
+
+    def build_from_config(self, config):
+        """Builds a learner that was loaded from a file."""
+        self.build(config["input_shape"])
+
+    # -- the forward pass -------------------------------------------------------------------
+
+    def embed(self, support_x, support_y):
+        """Returns task embeddings `[T, E]`; raises ValueError for a learner without encoder."""
+        if self.encoder is None:
+            raise ValueError(f"{type(self).__name__} has no encoder, hence no task embedding.")
+        return self.encoder(support_x, support_y)
+
+    def initial_weights(self, tasks, mode=None):
+        """Returns the weights each task starts from, as tensors `[T, ...]`.
+
+        Args:
+            tasks: number of tasks T.
+            mode: `[T]` mode of each task; only `MultiMAML` uses it.
+        """
+        del mode
+        return [tf.tile(v[None], [tasks] + [1] * len(v.shape)) for v in self._shared_weights()]
+
+    def _shared_weights(self):
+        return [tf.convert_to_tensor(v) for v in self.network.trainable_variables]
+
+    def adaptation_path(self, support_x, support_y, mode=None, steps=None):
+        """Adapts to the support sets.
+
+        Args:
+            support_x: `[T, K, ...]`.
+            support_y: `[T, K, ...]`.
+            mode: `[T]` mode of each task, or None.
+            steps: number of inner steps; by default the inner loop's own.
+
+        Returns:
+            The weights before and after each inner step, `steps + 1` lists of `[T, ...]`, and
+            the modulation of each block (None without one).
+        """
+        affine = None
+        if self.modulation is not None:
+            # Once per task: every inner step and the query see the same modulation.
+            affine = self.modulation(self.embed(support_x, support_y))
+
+        def support_loss(weights, step):
+            del step
+            prediction = self.network.functional_call(weights, support_x, affine)
+            return self.task_losses(support_y, prediction)
+
+        tasks = support_x.shape[0] or tf.shape(support_x)[0]
+        weights = self.initial_weights(tasks, mode)
+        return self.inner_loop(support_loss, weights, steps), affine
+
+    def _forward(self, weights, affine, query_x):
+        return self.network.functional_call(weights, query_x, affine)
+
+    def call(self, inputs, mode=None, steps=None):
+        """Adapts to support sets and predicts for queries.
+
+        Args:
+            inputs: (support_x `[T, K, ...]`, support_y `[T, K, ...]`, query_x `[T, Q, ...]`).
+            mode: `[T]` mode of each task, or None.
+            steps: number of inner steps; by default the inner loop's own.
+
+        Returns:
+            Predictions `[T, Q, ...]` after the last inner step.
+        """
+        support_x, support_y, query_x = inputs
+        path, affine = self.adaptation_path(support_x, support_y, mode, steps)
+        return self._forward(path[-1], affine, query_x)
+
+    def task_losses(self, targets, predictions):
+        """Returns the loss of each task `[T]`, the mean over its points."""
+        if not self.compiled:
+            raise ValueError("the learner has no loss yet; call compile(optimizer, loss) first.")
+        losses = self._point_loss(targets, predictions)
+        return tf.reduce_mean(losses, axis=list(range(1, losses.shape.rank)))
+
+    # -- training and evaluation by Keras -----------------------------------------------------
+
+    def compile(self, optimizer="adam", loss="mse", jit_compile="auto", **kwargs):
+        """Configures training; see `keras.Model.compile`.
+
+        Args:
+            optimizer: a Keras optimizer or its name.
+            loss: a Keras loss or its name, used by the inner and the outer loop.
+            jit_compile: whether XLA compiles the training step; "auto" does wherever the task
+                network allows it, on every device alike.
+            **kwargs: passed on to `keras.Model.compile`.
+
+        Raises:
+            ValueError: if XLA is asked for and the task network cannot be compiled by it.
+        """
+        supports_xla = self.network.supports_xla
+        if jit_compile == "auto":
+            jit_compile = supports_xla and not kwargs.get("run_eagerly", False)
+        if jit_compile and not supports_xla:
+            raise ValueError(
+                f"jit_compile=True, but XLA cannot compile {type(self.network).__name__}, which "
+                "vectorises a Keras model over tasks; use jit_compile=False or 'auto', or write "
+                "the network as a mmaml_tf.networks.TaskNetwork."
+            )
+        super().compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile, **kwargs)
+        loss = keras.losses.get(loss)
+        # A Loss instance reduces over tasks; its `call` gives the unreduced values.
+        self._point_loss = loss.call if isinstance(loss, keras.losses.Loss) else loss
+
+    def compile_from_config(self, config):
+        """Compiles a learner that was loaded from a file."""
+        self.compile(**_deserialize(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def get_compile_config(self):
+        """Returns what `compile_from_config` needs."""
+        return super().get_compile_config()
+
+    def fit(self, x=None, *args, callbacks=None, **kwargs):
+        """Trains on a dataset of `Episodes`; see `keras.Model.fit`.
+
+        Raises:
+            NonFiniteError: when a loss or meta-gradient is not finite (see `on_nonfinite`).
+        """
+        if isinstance(x, tf.data.Dataset):
+            self.build_for(x.element_spec)
+            kwargs.setdefault("shuffle", False)  # the order of a dataset is its own
+        if self.built and self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
+        return super().fit(x, *args, callbacks=[StopOnNonFinite(), *callbacks], **kwargs)
+
+    def train_step(self, episodes: Episodes):
+        """Takes one outer step on a batch of tasks; called by `fit`."""
+        variables = self.trainable_variables
+        with tf.GradientTape(watch_accessed_variables=False) as outer:
+            sources = [v.value for v in variables]
+            outer.watch(sources)
+            predictions = self._predict(episodes)
+            losses = self.task_losses(episodes.query_y, predictions)
+            loss = self.outer_loss(losses, episodes.mode)
+        gradients = outer.gradient(loss, sources, unconnected_gradients="zero")
+        apply = self.guard.allow(
+            [tf.math.is_finite(loss)] + [tf.reduce_all(tf.math.is_finite(g)) for g in gradients],
+            tf.math.is_finite(losses),
+            episodes.mode,
+            episodes.origin,
+        )
+        gradients = self._clip(gradients, variables)
+
+        def update():
+            self.optimizer.apply(gradients, variables)
+            return True
+
+        tf.cond(apply, update, lambda: False)
+        return self._update_metrics(episodes, predictions, losses)
+
+    def test_step(self, episodes: Episodes):
+        """Computes the query loss after adaptation; called by `evaluate`."""
+        predictions = self._predict(episodes)
+        return self._update_metrics(
+            episodes, predictions, self.task_losses(episodes.query_y, predictions)
+        )
+
+    def _predict(self, episodes):
+        return self.call(
+            (episodes.support_x, episodes.support_y, episodes.query_x), mode=episodes.mode
+        )
+
+    def outer_loss(self, losses, mode):
+        """Reduces per-task losses `[T]` to the scalar that is minimised: their mean."""
+        del mode
+        return tf.reduce_mean(losses)
+
+    def gradient_groups(self) -> list[list]:
+        """Returns the groups of variables whose outer gradients are clipped separately."""
+        groups = [self.network.trainable_variables]
+        if self.encoder is not None:
+            groups.append(
+                self.encoder.trainable_variables + self.modulation.trainable_variables
+            )
+        return groups
+
+    def _clip(self, gradients, variables):
+        if self.outer_clip is None:
+            return gradients
+        of = {id(v): g for v, g in zip(variables, gradients, strict=True)}
+        for group in self.gradient_groups():
+            clipped, _ = tf.clip_by_global_norm([of[id(v)] for v in group], self.outer_clip)
+            of |= {id(v): g for v, g in zip(group, clipped, strict=True)}
+        return [of[id(v)] for v in variables]
+
+    def _update_metrics(self, episodes, predictions, losses):
+        finite = tf.math.is_finite(losses)
+        losses = tf.where(finite, losses, tf.zeros_like(losses))
+        weights = tf.cast(finite, losses.dtype)
+        self._loss_tracker.update_state(losses, sample_weight=weights)
+        if episodes.mode is not None:
+            for index, metric in enumerate(self.loss_by_mode):
+                of_mode = tf.cast(episodes.mode == index, losses.dtype)
+                metric.update_state(losses, sample_weight=weights * of_mode)
+        return self.compute_metrics(None, episodes.query_y, predictions)
+
+    # -- inference ----------------------------------------------------------------------------
+
+    def adapt(self, support_x, support_y, mode=None, steps: int | None = None):
+        """Adapts to one task or to a batch of tasks.
+
+        Args:
+            support_x: `[K, ...]` or `[T, K, ...]`.
+            support_y: `[K, ...]` or `[T, K, ...]`.
+            mode: the mode, or `[T]` modes; needed by `MultiMAML` alone.
+            steps: number of inner steps; by default the inner loop's own.
+
+        Returns:
+            A `Predictor`: call it on `[Q, ...]` or `[T, Q, ...]` query inputs.
+
+        Raises:
+            ValueError: for wrong shapes or too few points, or a learner that is not built.
+        """
+        if not self.built:
+            raise ValueError("the learner has no weights yet; train it, or load it from a file.")
+        support_x, support_y = (self._as_input(a) for a in (support_x, support_y))
+        rank = len(self._support_shapes[0])
+        single = support_x.shape.rank == rank - 1
+        if single:
+            support_x, support_y = support_x[None], support_y[None]
+            mode = None if mode is None else np.reshape(mode, [1])
+        check_support(support_x, support_y)
+        for name, given, built in zip(
+            ("support_x", "support_y"), (support_x, support_y), self._support_shapes, strict=True
+        ):
+            if tuple(given.shape[2:]) != tuple(built[2:]):
+                raise ValueError(
+                    f"{name} has points of shape {tuple(given.shape[2:])}; this learner was "
+                    f"built for {tuple(built[2:])}."
+                )
+        mode = None if mode is None else tf.convert_to_tensor(mode, tf.int32)
+        path, affine = self._adapt_graph(support_x, support_y, mode, steps)
+        return Predictor(self, path[-1], affine, support_x, single)
+
+    def _as_input(self, array):
+        return tf.cast(tf.convert_to_tensor(array), self.compute_dtype)
+
+    def export(self, path: str, **kwargs) -> None:
+        """Writes a SavedModel that adapts inside the graph; see `mmaml_tf.export`."""
+        from mmaml_tf import export
+
+        export.write_saved_model(self, path, **kwargs)
+
+    # -- serialisation --------------------------------------------------------------------------
+
+    def get_config(self):
+        """Returns the constructor arguments."""
+        return {
+            "network": _serialize(self.network),
+            "inner_loop": _serialize(self.inner_loop),
+            "encoder": _serialize(self.encoder),
+            "modulation": _serialize(self.modulation),
+            "outer_clip": self.outer_clip,
+            "on_nonfinite": self.on_nonfinite,
+            "modes": list(self.modes),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Makes a learner from what `get_config` returned."""
+        parts = ("network", "networks", "inner_loop", "encoder", "modulation")
+        return cls(**{k: _deserialize(v) if k in parts else v for k, v in config.items()})
+
+
+class Predictor:
+    """A task network adapted to one task or a batch of tasks.
+
+    Attributes:
+        weights: the adapted weights, tensors `[T, ...]`.
+    """
+
+    def __init__(self, learner, weights, affine, support_x, single):
+        self.weights = weights
+        self._learner = learner
+        self._affine = affine
+        self._support_x = support_x
+        self._single = single
+
+    def __call__(self, query_x):
+        """Predicts for `[Q, ...]` (one task) or `[T, Q, ...]` inputs.
+
+        Raises:
+            ValueError: when the queries do not fit the support set.
+        """
+        query_x = self._learner._as_input(query_x)
+        if self._single:
+            query_x = query_x[None]
+        check_query(self._support_x, query_x)
+        predictions = self._learner._predict_graph(self.weights, self._affine, query_x)
+        return predictions[0] if self._single else predictions
+
+
+@keras.saving.register_keras_serializable("mmaml_tf")
+class MAML(Learner):
+    """Model-agnostic meta-learning (Finn et al. 2017): one initialisation for all tasks.
+
+    Args:
+        network: see `Learner`.
+        inner_loop: see `Learner`.
+        **kwargs: see `Learner`.
+    """
+
+    def __init__(self, network, inner_loop, **kwargs):
+        for part in ("encoder", "modulation"):
+            if kwargs.pop(part, None) is not None:
+                raise ValueError(f"MAML has no {part}; use MMAML.")
+        super().__init__(network, inner_loop, **kwargs)
+
+
+@keras.saving.register_keras_serializable("mmaml_tf")
+class MMAML(Learner):
+    """Multimodal MAML: modulates the initialisation by what the support set shows.
+
+    Args:
+        network: see `Learner`.
+        encoder: see `Learner`.
+        modulation: see `Learner`.
+        inner_loop: see `Learner`.
+        **kwargs: see `Learner`.
+    """
+
+    def __init__(self, network, encoder, modulation="film", inner_loop=None, **kwargs):
+        if encoder is None or modulation is None:
+            raise ValueError("MMAML needs an encoder and a modulation; use MAML without them.")
+        inner_loop = InnerLoop() if inner_loop is None else inner_loop
+        super().__init__(network, inner_loop, encoder, modulation, **kwargs)
+
+
+@keras.saving.register_keras_serializable("mmaml_tf")
+class LSTMLearner(MMAML):
+    """Encoder and modulated network trained to predict without any inner step.
+
+    Args:
+        network: see `Learner`.
+        encoder: see `Learner`.
+        modulation: see `Learner`.
+        **kwargs: see `Learner`.
+    """
+
+    def __init__(self, network, encoder, modulation="film", **kwargs):
+        kwargs.pop("inner_loop", None)
+        super().__init__(network, encoder, modulation, InnerLoop(steps=0), **kwargs)
+
+
+@keras.saving.register_keras_serializable("mmaml_tf")
+class MultiMAML(Learner):
+    """One independent MAML per mode, chosen by each task's true mode.
+
+    The outer loss is the sum over modes of the mean over that mode's tasks, and each network's
+    gradient is clipped on its own, so that training the bank equals training its members apart.
+
+    Args:
+        networks: one task network per mode, initialised independently.
+        inner_loop: see `Learner`.
+        modes: names of the modes, one per network.
+        **kwargs: see `Learner`.
+    """
+
+    def __init__(self, networks, inner_loop, modes, **kwargs):
+        networks = list(networks)
+        if len(networks) != len(modes) or not networks:
+            raise ValueError(
+                f"{len(networks)} networks for {len(modes)} modes; MultiMAML needs one per mode."
+            )
+        for part in ("encoder", "modulation"):
+            if kwargs.pop(part, None) is not None:
+                raise ValueError(f"MultiMAML has no {part}; use MMAML.")
+        super().__init__(networks[0], inner_loop, modes=modes, **kwargs)
+        others = [networks_lib.as_task_network(network) for network in networks[1:]]
+        self.networks = [self.network, *others]
+
+    @classmethod
+    def from_learners(cls, learners: Sequence[Learner], modes: Sequence[str]) -> "MultiMAML":
+        """Joins MAML learners, each trained on one mode, into a bank.
+
+        Args:
+            learners: built learners that share network architecture and inner loop.
+            modes: the mode each was trained on.
+        """
+        first = learners[0]
+        bank = cls(
+            [learner.network for learner in learners],
+            first.inner_loop,
+            modes,
+            outer_clip=first.outer_clip,
+            on_nonfinite=first.on_nonfinite,
+        )
+        bank.build(first._support_shapes)
+        return bank
+
+    def _build_networks(self, support_x):
+        for network in self.networks:
+            if not network.built:
+                network.build(support_x)
+
+    def initial_weights(self, tasks, mode=None):
+        """See `Learner.initial_weights`; raises ValueError when the modes are not given."""
+        if mode is None:
+            raise ValueError(
+                "MultiMAML chooses a network by each task's mode, but no mode was given; pass "
+                f"mode=..., the index in {self.modes}."
+            )
+        del tasks
+        choice = tf.one_hot(mode, len(self.networks), dtype=self.compute_dtype)
+        banks = zip(*(network.trainable_variables for network in self.networks), strict=True)
+        return [tf.tensordot(choice, tf.stack([*bank]), axes=1) for bank in banks]
+
+    def outer_loss(self, losses, mode):
+        """Sums the modes' mean losses."""
+        of_mode = tf.one_hot(mode, len(self.networks), axis=0, dtype=losses.dtype)
+        counts = tf.maximum(tf.reduce_sum(of_mode, axis=1), 1.0)
+        return tf.reduce_sum(tf.linalg.matvec(of_mode, losses) / counts)
+
+    def gradient_groups(self):
+        """One group per mode."""
+        return [network.trainable_variables for network in self.networks]
+
+    def get_config(self):
+        """Returns the constructor arguments."""
+        config = super().get_config()
+        for part in ("network", "encoder", "modulation"):
+            del config[part]
+        return config | {"networks": [_serialize(network) for network in self.networks]}

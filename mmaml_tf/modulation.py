@@ -1,0 +1,150 @@
+"""Modulation: task embedding -> one affine map per block of the task network.
+
+Every published modulation is an affine map of a block's pre-activations, z·scale + shift, with
+one scale and shift per unit or channel. They differ only in how scale and shift are made from
+what the generator heads give out, and that is all a subclass defines.
+"""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from mmaml_tf import layers
+
+
+class Modulation(keras.layers.Layer):
+    """Generator heads, one linear layer per modulated block (MMAML paper, section 4.2).
+
+    Args:
+        blocks: indices of the modulated blocks; None for all of them.
+        seed: seed of the initialisation, uniform in ±1/sqrt(E) as in the published code.
+    """
+
+    #: outputs of a generator head per unit of its block
+    outputs_per_unit = 1
+
+    def __init__(self, blocks: Sequence[int] | None = None, seed: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        self.blocks = None if blocks is None else tuple(blocks)
+        self.seed = seed
+        self.heads = {}
+
+    def build_for(self, embedding_size: int, widths: Sequence[int]) -> None:
+        """Creates the heads for a network whose modulated blocks have these widths.
+
+        Raises:
+            ValueError: if the network has no block to modulate, or `blocks` names one that it
+                does not have.
+        """
+        if not widths:
+            raise ValueError("the task network has no block that can be modulated.")
+        self.widths = tuple(widths)
+        blocks = range(len(widths)) if self.blocks is None else self.blocks
+        for block in blocks:
+            if not 0 <= block < len(widths):
+                raise ValueError(
+                    f"modulation block {block} does not exist: the task network has "
+                    f"{len(widths)} modulated blocks, numbered from 0."
+                )
+        bound = embedding_size**-0.5
+        for block in blocks:
+            seeds = [layers.derive_seed(self.seed, block, part) for part in (0, 1)]
+            kernel, bias = (keras.initializers.RandomUniform(-bound, bound, s) for s in seeds)
+            head = keras.layers.Dense(
+                self.outputs_per_unit * widths[block],
+                kernel_initializer=kernel,
+                bias_initializer=bias,
+                name=f"head_{block}",
+                dtype=self.dtype_policy,
+            )
+            head.build((None, embedding_size))
+            self.heads[str(block)] = head
+        self.built = True
+
+    def call(self, embedding):
+        """Maps embeddings `[T, E]` to one `(scale, shift)` or None per block.
+
+        Scale is `[T, width]`; shift is `[T, width]` or None.
+        """
+        return [
+            self.affine(self.heads[str(block)](embedding)) if str(block) in self.heads else None
+            for block in range(len(self.widths))
+        ]
+
+    def affine(self, outputs):
+        """Turns a head's outputs `[T, outputs_per_unit·width]` into `(scale, shift)`."""
+        raise NotImplementedError
+
+    def get_config(self):
+        """Returns the constructor arguments."""
+        return super().get_config() | {"blocks": self.blocks, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable("mmaml_tf")
+class FiLM(Modulation):
+    """z·(1 + γ) + β (Perez et al. 2018; the best of the MMAML paper's modulations).
+
+    Args:
+        shift: whether β is used; without it the modulation only scales (the published RL form).
+        blocks: see `Modulation`.
+        seed: see `Modulation`.
+    """
+
+    def __init__(self, shift: bool = True, **kwargs):
+        super().__init__(**kwargs)
+        self.shift = shift
+
+    @property
+    def outputs_per_unit(self):
+        """Two outputs per unit, γ first, or γ alone."""
+        return 2 if self.shift else 1
+
+    def affine(self, outputs):
+        """Returns (1 + γ, β)."""
+        if not self.shift:
+            return 1.0 + outputs, None
+        gamma, beta = tf.split(outputs, 2, axis=-1)
+        return 1.0 + gamma, beta
+
+    def get_config(self):
+        """Returns the constructor arguments."""
+        return super().get_config() | {"shift": self.shift}
+
+
+@keras.saving.register_keras_serializable("mmaml_tf")
+class SigmoidGate(Modulation):
+    """z·sigmoid(e), one gate per unit."""
+
+    def affine(self, outputs):
+        """Returns (sigmoid(e), None)."""
+        return tf.sigmoid(outputs), None
+
+
+@keras.saving.register_keras_serializable("mmaml_tf")
+class SoftmaxGate(Modulation):
+    """z·softmax(e) over the units of a block, not rescaled by their number, as published."""
+
+    def affine(self, outputs):
+        """Returns (softmax(e), None)."""
+        return tf.nn.softmax(outputs, axis=-1), None
+
+
+#: the modulations that have a name
+MODULATIONS = {"film": FiLM, "sigmoid": SigmoidGate, "softmax": SoftmaxGate}
+
+
+def get(modulation: str | Modulation) -> Modulation:
+    """Returns a modulation for a name of `MODULATIONS` or a `Modulation`.
+
+    Raises:
+        ValueError: for an unknown name or another type.
+    """
+    if isinstance(modulation, Modulation):
+        return modulation
+    if isinstance(modulation, str) and modulation in MODULATIONS:
+        return MODULATIONS[modulation]()
+    raise ValueError(
+        f"unknown modulation {modulation!r}; expected one of {sorted(MODULATIONS)} or a "
+        "mmaml_tf.modulation.Modulation."
+    )

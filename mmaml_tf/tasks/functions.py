@@ -1,0 +1,247 @@
+"""Few-shot regression: tasks that are one-dimensional functions of several families.
+
+A family is one function of `draw`. It draws its parameters with `draw(low, high)`, each uniform
+and independent, and returns the function of x that they define. To add a family:
+
+    @register_family("cosine")
+    def cosine(draw):
+        amplitude = draw(0.1, 5.0)
+        return lambda x: amplitude * tf.cos(x)
+"""
+
+import hashlib
+import inspect
+import json
+import math
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from mmaml_tf.episodes import Episodes
+from mmaml_tf.tasks.held_out import HeldOut
+
+#: every known family by name, in the order of registration
+FAMILIES: dict[str, Callable] = {}
+
+# The published mode sets.
+MODE_SETS = {
+    2: ("sinusoid", "linear"),
+    3: ("sinusoid", "linear", "quadratic"),
+    5: ("sinusoid", "linear", "quadratic", "tanh", "absolute"),
+}
+
+# All draws use one generator on every device, so that a seed means the same tasks everywhere.
+_ALGORITHM = "philox"
+
+
+def register_family(name: str):
+    """Registers a function family under `name`, for use as a mode of `FunctionTasks`."""
+
+    def register(family):
+        FAMILIES[name] = family
+        return family
+
+    return register
+
+
+@register_family("sinusoid")
+def sinusoid(draw):
+    """A·sin(x − p) with A in [0.1, 5] and p in [0, π]."""
+    amplitude, phase = draw(0.1, 5.0), draw(0.0, math.pi)
+    return lambda x: amplitude * tf.sin(x - phase)
+
+
+@register_family("linear")
+def linear(draw):
+    """s·x + b with s and b in [−3, 3]."""
+    slope, bias = draw(-3.0, 3.0), draw(-3.0, 3.0)
+    return lambda x: slope * x + bias
+
+
+@register_family("quadratic")
+def quadratic(draw):
+    """a·(x − c)² + b with |a| in [0.02, 0.15] of random sign, c and b in [−3, 3]."""
+    curvature = draw(0.02, 0.15) * tf.sign(draw(-1.0, 1.0))
+    centre, bias = draw(-3.0, 3.0), draw(-3.0, 3.0)
+    return lambda x: curvature * tf.square(x - centre) + bias
+
+
+@register_family("tanh")
+def tanh(draw):
+    """s·tanh(x − c) + b with s, c and b in [−3, 3]."""
+    slope, centre, bias = draw(-3.0, 3.0), draw(-3.0, 3.0), draw(-3.0, 3.0)
+    return lambda x: slope * tf.tanh(x - centre) + bias
+
+
+@register_family("absolute")
+def absolute(draw):
+    """s·|x − c| + b with s, c and b in [−3, 3]."""
+    slope, centre, bias = draw(-3.0, 3.0), draw(-3.0, 3.0), draw(-3.0, 3.0)
+    return lambda x: slope * tf.abs(x - centre) + bias
+
+
+class FunctionTasks:
+    """Mixtures of function families with exactly balanced batches.
+
+    x is uniform in `x_range`; Gaussian noise is added to the targets of support and query alike.
+    Every batch is a function of (seed, step).
+
+    Args:
+        modes: names of registered families.
+        support: support points K of a task, at least 1.
+        query: query points Q of a task, at least 1.
+        noise: standard deviation of the noise on y.
+        x_range: bounds of x.
+
+    Raises:
+        ValueError: for unknown or repeated modes, too few points, negative noise or an empty
+            range.
+    """
+
+    def __init__(
+        self,
+        modes: Sequence[str] = MODE_SETS[2],
+        support: int = 5,
+        query: int = 5,
+        noise: float = 0.3,
+        x_range: tuple[float, float] = (-5.0, 5.0),
+    ):
+        modes = (modes,) if isinstance(modes, str) else tuple(modes)
+        unknown = [mode for mode in modes if mode not in FAMILIES]
+        if unknown or not modes or len(set(modes)) < len(modes):
+            raise ValueError(
+                f"modes={modes}: give different families among {tuple(FAMILIES)}, or add one "
+                "with register_family(name)."
+            )
+        for name, points in (("support", support), ("query", query)):
+            if not isinstance(points, int) or points < 1:
+                raise ValueError(f"{name}={points!r}: a task needs at least one {name} point.")
+        if noise < 0:
+            raise ValueError(f"noise={noise}: a standard deviation is not negative.")
+        if not x_range[0] < x_range[1]:
+            raise ValueError(f"x_range={x_range}: the lower bound must be below the upper one.")
+        self.modes = modes
+        self.support = support
+        self.query = query
+        self.noise = float(noise)
+        self.x_range = (float(x_range[0]), float(x_range[1]))
+
+    def sample(self, tasks: int, seed: int, step: int = 0) -> Episodes:
+        """Draws the batch of `step`: an equal number of tasks of each mode.
+
+        Args:
+            tasks: number of tasks T, a multiple of the number of modes.
+            seed: seed of the sequence of batches.
+            step: position in that sequence.
+
+        Returns:
+            `Episodes` with x and y of shape `[T, K or Q, 1]`, ordered by mode.
+
+        Raises:
+            ValueError: when T is not a positive multiple of the number of modes.
+        """
+        return self._draw(self._tasks_per_mode(tasks), seed, step)[0]
+
+    def dataset(self, tasks: int, seed: int, start: int = 0) -> tf.data.Dataset:
+        """Returns the endless sequence of batches from step `start` on, for `learner.fit`.
+
+        Args:
+            tasks: number of tasks T of a batch, a multiple of the number of modes.
+            seed: seed of the sequence.
+            start: first step; resuming at step n needs nothing but `start=n`.
+        """
+        per_mode = self._tasks_per_mode(tasks)
+        steps = tf.data.Dataset.range(start, tf.int64.max)
+        return steps.map(lambda step: self._draw(per_mode, seed, step)[0]).prefetch(4)
+
+    def held_out(self, tasks_per_mode: int, seed: int) -> HeldOut:
+        """Draws the fixed tasks of an evaluation.
+
+        Args:
+            tasks_per_mode: tasks of each mode.
+            seed: the evaluation's own seed; its tasks differ from every training batch's.
+        """
+        # No training sequence has a negative step, so no training batch is among these tasks.
+        episodes, clean = self._draw(tasks_per_mode, seed, -1)
+        episodes = Episodes(*(a.numpy() for a in episodes))
+        targets = {"noisy": episodes.query_y, "noise_free": clean.numpy()}
+        return HeldOut(episodes, targets, self.modes)
+
+    def config(self) -> dict:
+        """Returns the constructor arguments as plain values."""
+        return {
+            "modes": list(self.modes),
+            "support": self.support,
+            "query": self.query,
+            "noise": self.noise,
+            "x_range": list(self.x_range),
+        }
+
+    def digest(self) -> str:
+        """Returns a hexadecimal digest of the distribution: its settings and families' code."""
+        sources = [inspect.getsource(FAMILIES[mode]) for mode in self.modes]
+        text = json.dumps([self.config(), sources], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _tasks_per_mode(self, tasks):
+        if tasks < 1 or tasks % len(self.modes):
+            raise ValueError(
+                f"tasks={tasks}: a balanced batch of {len(self.modes)} modes needs a positive "
+                f"multiple of {len(self.modes)}."
+            )
+        return tasks // len(self.modes)
+
+    def _draw(self, per_mode, seed, step):
+        """Returns the episodes of (seed, step) and their noise-free query targets."""
+        key = tf.random.fold_in(_key(seed), step, alg=_ALGORITHM)
+        points = self.support + self.query
+        parts = []
+        for index, mode in enumerate(self.modes):
+            # The stream belongs to the family's name: a task set of other modes leaves it alone.
+            draw = Draw(tf.random.fold_in(key, _stable_hash(mode), alg=_ALGORITHM), per_mode)
+            function = FAMILIES[mode](draw)
+            x = draw(*self.x_range, points)
+            clean = function(x)
+            y = clean + self.noise * draw.normal(points)
+            parts.append((x, y, clean, tf.fill([per_mode], index)))
+        x, y, clean, mode = (tf.concat(part, axis=0) for part in zip(*parts, strict=True))
+        k = self.support
+        origin = tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
+        episodes = Episodes(x[:, :k], y[:, :k], x[:, k:], y[:, k:], mode, origin)
+        return episodes, clean[:, k:]
+
+
+class Draw:
+    """Draws independent values for n tasks, each draw from a stream of its own.
+
+    Args:
+        key: `[2]` stateless seed.
+        tasks: number of tasks n.
+    """
+
+    def __init__(self, key, tasks: int):
+        self._key = key
+        self._tasks = tasks
+        self._draws = 0
+
+    def __call__(self, low: float, high: float, points: int = 1):
+        """Returns uniform values in [low, high), `[n, points, 1]`."""
+        shape = [self._tasks, points, 1]
+        return tf.random.stateless_uniform(shape, self._next(), low, high, alg=_ALGORITHM)
+
+    def normal(self, points: int):
+        """Returns standard normal values, `[n, points, 1]`."""
+        shape = [self._tasks, points, 1]
+        return tf.random.stateless_normal(shape, self._next(), alg=_ALGORITHM)
+
+    def _next(self):
+        self._draws += 1
+        return tf.random.fold_in(self._key, self._draws, alg=_ALGORITHM)
+
+
+def _key(seed):
+    return tf.stack([tf.cast(seed, tf.int64), tf.constant(0x6D6D616D6C, tf.int64)])
+
+
+def _stable_hash(name):
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") >> 1

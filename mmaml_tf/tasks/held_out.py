@@ -1,0 +1,65 @@
+"""Held-out tasks: what an evaluation runs on."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from mmaml_tf.episodes import Episodes
+
+
+class HeldOut(NamedTuple):
+    """A fixed set of N tasks and the targets that predictions are compared with.
+
+    Attributes:
+        episodes: `Episodes` of N tasks, as arrays.
+        targets: query targets `[N, Q, ...]` by name; the first is the headline's.
+        modes: names of the modes that `episodes.mode` indexes.
+    """
+
+    episodes: Episodes
+    targets: Mapping[str, np.ndarray]
+    modes: tuple[str, ...]
+
+    def digest(self) -> str:
+        """Returns a hexadecimal SHA-256 digest of all tasks and targets."""
+        sha = hashlib.sha256(repr(self.modes).encode())
+        for array in (*self.episodes[:5], *self.targets.values()):
+            sha.update(str((array.dtype, array.shape)).encode())
+            sha.update(np.ascontiguousarray(array).tobytes())
+        return sha.hexdigest()
+
+    def save(self, path) -> None:
+        """Writes the tasks to an uncompressed .npz file."""
+        arrays = {k: v for k, v in self.episodes._asdict().items() if v is not None}
+        targets = {f"target_{name}": array for name, array in self.targets.items()}
+        np.savez(path, modes=np.array(self.modes), **arrays, **targets)
+
+    @classmethod
+    def load(cls, path) -> "HeldOut":
+        """Reads what `save` wrote."""
+        with np.load(path) as file:
+            arrays = dict(file)
+        modes = tuple(str(mode) for mode in arrays.pop("modes"))
+        targets = {
+            name.removeprefix("target_"): arrays.pop(name)
+            for name in list(arrays)
+            if name.startswith("target_")
+        }
+        return cls(Episodes(**arrays), targets, modes)
+
+    def only(self, modes) -> "HeldOut":
+        """Returns the tasks of some modes, renumbered in the order given."""
+        unknown = [mode for mode in modes if mode not in self.modes]
+        if unknown:
+            raise ValueError(f"modes {unknown} are not among the held-out tasks' {self.modes}.")
+        rows = [np.flatnonzero(self.episodes.mode == self.modes.index(mode)) for mode in modes]
+        mode = np.concatenate([np.full(len(r), i, np.int32) for i, r in enumerate(rows)])
+        rows = np.concatenate(rows)
+        take = {k: v[rows] for k, v in self.episodes._asdict().items() if k not in ("mode", "origin")}
+        return HeldOut(
+            Episodes(**take, mode=mode, origin=self.episodes.origin),
+            {name: target[rows] for name, target in self.targets.items()},
+            tuple(modes),
+        )

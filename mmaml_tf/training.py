@@ -1,0 +1,127 @@
+"""Training that can be killed at any instant and started again by the same call."""
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+import keras
+
+from mmaml_tf.checkpoint import Checkpoints, learner_state, set_learner_state
+
+
+def train(
+    learner,
+    tasks,
+    *,
+    iterations: int,
+    batch: int,
+    seed: int,
+    log_every: int = 100,
+    checkpoints: Checkpoints | None = None,
+    checkpoint_every: int = 1000,
+    on_log: Callable[[dict], None] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> list[dict]:
+    """Trains a compiled learner with `fit`, resuming from the newest checkpoint.
+
+    An interrupted run that is started again ends with the same weights, optimizer state and
+    history, bit for bit, as an uninterrupted one on the same machine: batches are a function of
+    (seed, step), and checkpoints lie where the averages of metrics start anew. SIGTERM finishes
+    the running window of `log_every` steps, saves, and exits with status 143.
+
+    Args:
+        learner: a compiled `Learner`.
+        tasks: a task distribution with `dataset(tasks, seed, start)`.
+        iterations: outer steps in all, a multiple of `log_every`.
+        batch: tasks of each step.
+        seed: seed of the sequence of batches.
+        log_every: steps whose metrics make one row of the history.
+        checkpoints: where to keep checkpoints; None for none.
+        checkpoint_every: steps between checkpoints, rounded up to whole rows.
+        on_log: called with each new row.
+        callbacks: more Keras callbacks; an epoch is one row.
+
+    Returns:
+        The history: one row a window with `step`, mean `loss`, the modes' losses, and `skipped`,
+        the number of updates left out so far.
+
+    Raises:
+        ValueError: when `iterations` is not a positive multiple of `log_every`.
+        CheckpointMismatchError: when the checkpoints belong to another configuration.
+        NonFiniteError: see `Learner.fit`.
+    """
+    if log_every < 1 or iterations < 1 or iterations % log_every:
+        raise ValueError(
+            f"iterations={iterations}, log_every={log_every}: the number of iterations must be a "
+            "positive multiple of log_every."
+        )
+    learner.build_for(tasks.sample(batch, seed, 0))
+    learner.optimizer.build(learner.trainable_variables)
+    step, history = 0, []
+    restored = checkpoints.restore() if checkpoints else None
+    if restored is not None:
+        step, history = restored.step, restored.history
+        set_learner_state(learner, restored.arrays)
+    if step >= iterations:
+        return history
+    recorder = _Recorder(history, log_every, iterations, checkpoints, checkpoint_every, on_log)
+    with _Sigterm(recorder):
+        learner.fit(
+            tasks.dataset(batch, seed, start=step),
+            epochs=iterations // log_every,
+            initial_epoch=step // log_every,
+            steps_per_epoch=log_every,
+            callbacks=[recorder, *callbacks],
+            verbose=0,
+        )
+    return history
+
+
+class _Recorder(keras.callbacks.Callback):
+    """Writes the history and the checkpoints at the end of each window."""
+
+    def __init__(self, history, log_every, iterations, checkpoints, checkpoint_every, on_log):
+        super().__init__()
+        self.history = history
+        self.log_every = log_every
+        self.iterations = iterations
+        self.checkpoints = checkpoints
+        self.checkpoint_every = checkpoint_every
+        self.on_log = on_log
+        self.terminated = False
+        self.saved = history[-1]["step"] if history else 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        step = (epoch + 1) * self.log_every
+        row = {"step": step, **{name: float(value) for name, value in (logs or {}).items()}}
+        row["skipped"] = int(self.model.guard.skipped)
+        self.history.append(row)
+        if self.on_log:
+            self.on_log(row)
+        due = step - self.saved >= self.checkpoint_every or step == self.iterations
+        if self.checkpoints and (due or self.terminated):
+            self.checkpoints.save(step, learner_state(self.model), self.history)
+            self.saved = step
+        if self.terminated:
+            sys.exit(128 + signal.SIGTERM)
+
+
+class _Sigterm:
+    """While active, SIGTERM asks the recorder to save and exit at the end of the window."""
+
+    def __init__(self, recorder):
+        self.recorder = recorder
+
+    def __enter__(self):
+        try:
+            self.previous = signal.signal(signal.SIGTERM, self._request)
+        except ValueError:  # not in the main thread, where signals are not ours to handle
+            self.previous = None
+
+    def _request(self, number, frame):
+        del number, frame
+        self.recorder.terminated = True
+
+    def __exit__(self, *exception):
+        if self.previous is not None:
+            signal.signal(signal.SIGTERM, self.previous)
