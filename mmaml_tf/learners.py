@@ -523,9 +523,9 @@ class MultiMAML(Learner):
                 f"mode=..., the index in {self.modes}."
             )
         del tasks
-        choice = tf.one_hot(mode, len(self.networks), dtype=self.compute_dtype)
+        choice = tf.one_hot(mode, len(self.networks), dtype=tf.as_dtype(self.compute_dtype))
         banks = zip(*(network.trainable_variables for network in self.networks), strict=True)
-        return [tf.tensordot(choice, tf.stack([*bank]), axes=1) for bank in banks]
+        return [tf.tensordot(choice, tf.stack([v.value for v in bank]), axes=1) for bank in banks]
 
     def outer_loss(self, losses, mode):
         """Sums the modes' mean losses."""

@@ -1,0 +1,57 @@
+# The commands of the project. The first that runs creates .venv from the lock.
+PYTHON ?= python3
+VENV ?= .venv
+# DEVICE=gpu installs TensorFlow with the CUDA libraries.
+DEVICE ?= cpu
+LOCK := $(if $(filter gpu,$(DEVICE)),requirements-gpu.lock,requirements.lock)
+STAMP := $(VENV)/.installed-$(DEVICE)
+BIN := $(VENV)/bin
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help reproduce test demo lint ui benchmark lock environment
+
+help:
+	@echo "make reproduce   rebuild all results (scale in params.yaml) with dvc repro"
+	@echo "make test        run the tests"
+	@echo "make demo        train MAML and MMAML for a minute each and draw how they fit"
+	@echo "make lint        ruff check and format"
+	@echo "make ui          MLflow UI on http://127.0.0.1:5000"
+	@echo "make benchmark   timings against PyTorch and JAX"
+	@echo "make lock        resolve the requirements anew"
+	@echo "DEVICE=gpu       use the lock with CUDA libraries"
+
+environment: $(STAMP)
+
+$(STAMP): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v == (3, 11) or sys.exit("the lock is for Python 3.11, this is %d.%d; set PYTHON=python3.11" % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(LOCK)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+reproduce: $(STAMP)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dvc repro
+
+test: $(STAMP)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest
+
+demo: $(STAMP)
+	$(BIN)/python -m pipelines.demo
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+ui: $(STAMP)
+	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+
+benchmark: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+lock: $(STAMP)
+	$(BIN)/uv pip compile pyproject.toml --extra pipeline --extra rl --extra dev --output-file requirements.lock $(UV_OPTIONS)
+	$(BIN)/uv pip compile pyproject.toml --extra pipeline --extra rl --extra dev --extra gpu --output-file requirements-gpu.lock $(UV_OPTIONS)
+UV_OPTIONS := --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-annotate --no-header

@@ -1,0 +1,34 @@
+"""Progress of long work: a bar in a terminal, a line now and then in a log."""
+
+import sys
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Shows how far a training run is and its latest loss.
+
+    Args:
+        name: shown in front.
+        total: number of iterations.
+    """
+
+    def __init__(self, name: str, total: int):
+        terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=total, desc=name, unit="it", mininterval=0.5 if terminal else 15, ascii=not terminal
+        )
+
+    def update(self, row: dict) -> None:
+        """Moves the bar to the step of a row of metrics."""
+        self._bar.set_postfix_str(f"loss {row['loss']:.3f}", refresh=False)
+        if self._bar.n == 0:
+            # What a resumed run did earlier says nothing about its pace.
+            self._bar.initial = max(0, row["step"] - 100)
+        self._bar.update(row["step"] - self._bar.n)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._bar.close()
