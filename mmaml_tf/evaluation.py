@@ -1,6 +1,5 @@
 """Evaluation on fixed held-out tasks: per mode and overall, with confidence intervals."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -109,38 +108,41 @@ def evaluate(
     curve = max(steps, check_steps(steps if curve is None else curve))
     held_out = tasks if isinstance(tasks, HeldOut) else tasks.held_out(tasks_per_mode, seed)
     learner.build_for(held_out.episodes)
-    losses = task_losses(learner, held_out, curve, batch)
+    path = predictions(learner, held_out.episodes, curve, batch)
+    losses = {
+        name: np.stack([learner.task_losses(tf.constant(target), p) for p in path])
+        for name, target in held_out.targets.items()
+    }
     return Report(losses, held_out.episodes.mode, held_out.modes, steps)
 
 
-def task_losses(learner, held_out: HeldOut, steps: int, batch: int = 250) -> dict:
-    """Returns losses `[steps + 1, N]` by target name, after each number of inner steps."""
+def predictions(learner, episodes, steps: int, batch: int = 250) -> np.ndarray:
+    """Returns predictions for the queries after each of 0 to S inner steps.
+
+    Args:
+        learner: a built `Learner`.
+        episodes: `Episodes` of N tasks; their query targets are not looked at.
+        steps: number of inner steps S.
+        batch: tasks adapted at once.
+
+    Returns:
+        `[S + 1, N, Q, ...]`.
+    """
 
     @tf.function(autograph=False, reduce_retracing=True)
-    def batch_losses(support_x, support_y, query_x, mode, targets):
+    def predict(support_x, support_y, query_x, mode):
         path, affine = learner.adaptation_path(support_x, support_y, mode, steps)
-        predictions = [learner.network.functional_call(w, query_x, affine) for w in path]
-        return {
-            name: tf.stack([learner.task_losses(target, p) for p in predictions])
-            for name, target in targets.items()
-        }
+        return tf.stack([learner.network.functional_call(w, query_x, affine) for w in path])
 
-    e = held_out.episodes
-    parts = []
-    for start in range(0, len(e.support_x), batch):
-        rows = slice(start, start + batch)
-        parts.append(
-            batch_losses(
-                *(tf.constant(a[rows]) for a in (e.support_x, e.support_y, e.query_x, e.mode)),
-                {name: tf.constant(target[rows]) for name, target in held_out.targets.items()},
-            )
-        )
-    return {name: np.concatenate([p[name] for p in parts], axis=1) for name in held_out.targets}
+    inputs = (episodes.support_x, episodes.support_y, episodes.query_x, episodes.mode)
+    starts = range(0, len(episodes.support_x), batch)
+    parts = [predict(*(tf.constant(a[s : s + batch]) for a in inputs)) for s in starts]
+    return np.concatenate(parts, axis=1)
 
 
 def task_embeddings(learner, held_out: HeldOut, batch: int = 250) -> np.ndarray:
     """Returns the embeddings `[N, E]` of held-out tasks' support sets."""
     embed = tf.function(learner.embed, autograph=False, reduce_retracing=True)
     x, y = held_out.episodes.support_x, held_out.episodes.support_y
-    starts: Sequence[int] = range(0, len(x), batch)
+    starts = range(0, len(x), batch)
     return np.concatenate([embed(x[s : s + batch], y[s : s + batch]) for s in starts])

@@ -14,6 +14,7 @@ import tensorflow as tf
 from mmaml_tf import modulation as modulation_lib
 from mmaml_tf import networks as networks_lib
 from mmaml_tf.episodes import Episodes, check_episodes, check_query, check_support
+from mmaml_tf.export import write_saved_model
 from mmaml_tf.inner_loop import InnerLoop
 from mmaml_tf.nonfinite import StopOnNonFinite, UpdateGuard
 
@@ -66,6 +67,9 @@ class Learner(keras.Model):
         self._adapt_graph = tf.function(self.adaptation_path, autograph=False, reduce_retracing=True)
         self._predict_graph = tf.function(self._forward, autograph=False, reduce_retracing=True)
 
+    #: whether adaptation needs to be told each task's mode
+    needs_mode = False
+
     # -- building ---------------------------------------------------------------------------
 
     def build(self, input_shape):
@@ -87,7 +91,7 @@ class Learner(keras.Model):
             self.modulation.build_for(self._embedding_size(support_x, support_y), widths)
         names = ["loss"] + [v.path for v in self.trainable_variables]
         self.guard = UpdateGuard(self.on_nonfinite, names, len(self.modes), name="guard")
-        self._support_shapes = (support_x, support_y)
+        self.support_shapes = (support_x, support_y)
         self.built = True
 
     def _build_networks(self, support_x):
@@ -112,7 +116,7 @@ class Learner(keras.Model):
 
     def get_build_config(self):
         """Returns what `build_from_config` needs."""
-        return {"input_shape": [[None, None, *shape[2:]] for shape in self._support_shapes]}
+        return {"input_shape": [[None, None, *shape[2:]] for shape in self.support_shapes]}
 
     def build_from_config(self, config):
         """Builds a learner that was loaded from a file."""
@@ -335,14 +339,14 @@ class Learner(keras.Model):
         if not self.built:
             raise ValueError("the learner has no weights yet; train it, or load it from a file.")
         support_x, support_y = (self._as_input(a) for a in (support_x, support_y))
-        rank = len(self._support_shapes[0])
+        rank = len(self.support_shapes[0])
         single = support_x.shape.rank == rank - 1
         if single:
             support_x, support_y = support_x[None], support_y[None]
             mode = None if mode is None else np.reshape(mode, [1])
         check_support(support_x, support_y)
         for name, given, built in zip(
-            ("support_x", "support_y"), (support_x, support_y), self._support_shapes, strict=True
+            ("support_x", "support_y"), (support_x, support_y), self.support_shapes, strict=True
         ):
             if tuple(given.shape[2:]) != tuple(built[2:]):
                 raise ValueError(
@@ -356,11 +360,9 @@ class Learner(keras.Model):
     def _as_input(self, array):
         return tf.cast(tf.convert_to_tensor(array), self.compute_dtype)
 
-    def export(self, path: str, **kwargs) -> None:
-        """Writes a SavedModel that adapts inside the graph; see `mmaml_tf.export`."""
-        from mmaml_tf import export
-
-        export.write_saved_model(self, path, **kwargs)
+    def export(self, path: str) -> None:
+        """Writes a SavedModel that adapts inside the graph; see `export.write_saved_model`."""
+        write_saved_model(self, path)
 
     # -- serialisation --------------------------------------------------------------------------
 
@@ -478,6 +480,8 @@ class MultiMAML(Learner):
         **kwargs: see `Learner`.
     """
 
+    needs_mode = True
+
     def __init__(self, networks, inner_loop, modes, **kwargs):
         networks = list(networks)
         if len(networks) != len(modes) or not networks:
@@ -507,7 +511,7 @@ class MultiMAML(Learner):
             outer_clip=first.outer_clip,
             on_nonfinite=first.on_nonfinite,
         )
-        bank.build(first._support_shapes)
+        bank.build(first.support_shapes)
         return bank
 
     def _build_networks(self, support_x):

@@ -148,7 +148,8 @@ class KerasNetwork(TaskNetwork):
     """Makes any built Keras model a task network, unchanged.
 
     The model is run once per task by `tf.vectorized_map` over `stateless_call`, so that it costs
-    no Python loop; XLA cannot compile that form. Modulation is folded into the weights of Dense
+    no Python loop; XLA cannot compile that form. A convolution whose kernel differs by task is
+    the one operation that runs in a loop over tasks inside the graph. Modulation is folded into the weights of Dense
     and convolution layers, kernel·scale and bias·scale + shift, which equals modulating the
     pre-activation. What the model updates besides its trained weights (moving averages) is
     discarded.
@@ -211,16 +212,19 @@ class KerasNetwork(TaskNetwork):
         folded = self._folded(weights, per_task, modulation)
         mapped = [w for w, is_mapped in zip(*folded, strict=True) if is_mapped]
 
+        # Training mode means the statistics of the batch at hand, as in the published networks.
+        training = {"training": True} if self.model._call_has_training_arg else {}
+
         def one_task(inputs):
             x_task, mapped_task = inputs
             mapped_task = iter(mapped_task)
             task_weights = [next(mapped_task) if m else w for w, m in zip(*folded, strict=True)]
             outputs, _ = self.model.stateless_call(
-                task_weights, self.model.non_trainable_variables, x_task, training=True
+                task_weights, self.model.non_trainable_variables, x_task, **training
             )
             return outputs
 
-        return tf.vectorized_map(one_task, (x, mapped), fallback_to_while_loop=False)
+        return tf.vectorized_map(one_task, (x, mapped))
 
     def _folded(self, weights, per_task, modulation):
         """Returns weights with the modulation folded in, and which have a task axis."""
@@ -300,7 +304,8 @@ def _normalisation_after(model, layer):
     """Returns the name of a normalisation that acts on the layer's pre-activation, or None."""
     if layer.activation is not keras.activations.linear:
         return None
-    if isinstance(model, keras.Sequential | keras.models.Functional):
+    # Keras exports no class for functional models; they list their operations.
+    if isinstance(model, keras.Sequential) or hasattr(model, "operations"):
         return _consuming_normalisation(layer)
     # A subclassed model does not tell who consumes a layer's output: any normalisation counts.
     for other in model._flatten_layers():

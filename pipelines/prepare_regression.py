@@ -21,7 +21,7 @@ def main() -> None:
     from mmaml_tf.tasks import bayes
     from pipelines import regression
 
-    regression.set_threads(params["threads"])
+    regression.configure_tensorflow(params["threads"])
     tasks = mm.tasks.FunctionTasks(
         tuple(evaluation["modes"]), **parameters.get(params, "regression.tasks")
     )

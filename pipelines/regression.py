@@ -100,10 +100,7 @@ class Cell(NamedTuple):
         inner_loop = mm.InnerLoop(
             s["inner_steps"], s["inner_learning_rate"], s["inner_clip"], s["first_order"]
         )
-        if s["method"] == "MultiMAML":
-            networks = [self._network(index) for index in range(len(self.modes))]
-            learner = mm.MultiMAML(networks, inner_loop, modes=self.modes, **common)
-        elif s["method"] == "MAML":
+        if s["method"] == "MAML":
             learner = mm.MAML(self._network(), inner_loop, modes=self.modes, **common)
         elif s["method"] in ("MMAML", "LSTMLearner"):
             encoder = mm.encoders.SequenceEncoder(
@@ -119,7 +116,7 @@ class Cell(NamedTuple):
         else:
             raise parameters.ParameterError(
                 f"regression.cells.{self.name}.method is {s['method']!r}; expected MAML, "
-                "MultiMAML, MMAML or LSTMLearner."
+                "MMAML or LSTMLearner to train."
             )
         optimizer = keras.optimizers.Adam(s["outer_learning_rate"], epsilon=1e-8)
         learner.compile(optimizer=optimizer, loss="mse")
@@ -127,11 +124,23 @@ class Cell(NamedTuple):
         return learner
 
     def trained_learner(self) -> mm.Learner:
-        """Returns the cell's learner with its trained weights."""
+        """Returns the cell's learner with its trained weights.
+
+        A Multi-MAML is the bank of the single-mode MAMLs that were trained on its modes.
+        """
+        if self.settings["method"] == "MultiMAML":
+            members = [self._sibling(f"single_{mode}").trained_learner() for mode in self.modes]
+            bank = mm.MultiMAML.from_learners(members, self.modes)
+            bank.compile(loss="mse")
+            return bank
         learner = self.learner()
         with np.load(self.weights) as arrays:
             learner.set_weights([arrays[name] for name in sorted(arrays.files)])
         return learner
+
+    def _sibling(self, name):
+        params = parameters.load()
+        return cell(params, self.scale, name, self.seed)
 
     def save_weights(self, learner) -> None:
         """Writes a learner's weights as raw arrays, which hash equal when they are equal."""
@@ -140,11 +149,11 @@ class Cell(NamedTuple):
             self.weights, **{f"{i:03d}": array for i, array in enumerate(learner.get_weights())}
         )
 
-    def _network(self, index: int = 0):
+    def _network(self):
         return mm.networks.MLP(
             self.settings["hidden"],
             bias_transformation=self.settings["bias_transformation"],
-            seed=derive_seed(self.seed, 0, index),
+            seed=derive_seed(self.seed, 0),
         )
 
 
@@ -161,8 +170,9 @@ def cell(params: dict, scale: str, name: str, seed: int) -> Cell:
     )
 
 
-def set_threads(threads: int) -> None:
+def configure_tensorflow(threads: int) -> None:
     """Fixes the number of CPU threads, on which the last bits of results may depend."""
+    tf.get_logger().setLevel("ERROR")  # one graph per family or step count is meant
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
 

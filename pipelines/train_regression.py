@@ -17,7 +17,7 @@ def main() -> None:
     from pipelines import regression
     from pipelines.progress import Progress
 
-    regression.set_threads(params["threads"])
+    regression.configure_tensorflow(params["threads"])
     cell = regression.cell(params, arguments.scale, arguments.cell, arguments.seed)
     learner = cell.learner()
     iterations = cell.schedule["iterations"]

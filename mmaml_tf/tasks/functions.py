@@ -162,10 +162,28 @@ class FunctionTasks:
             seed: the evaluation's own seed; its tasks differ from every training batch's.
         """
         # No training sequence has a negative step, so no training batch is among these tasks.
-        episodes, clean = self._draw(tasks_per_mode, seed, -1)
+        episodes, clean, _ = self._draw(tasks_per_mode, seed, -1)
         episodes = Episodes(*(a.numpy() for a in episodes))
         targets = {"noisy": episodes.query_y, "noise_free": clean.numpy()}
         return HeldOut(episodes, targets, self.modes)
+
+    def examples(self, tasks_per_mode: int, seed: int, grid):
+        """Draws tasks together with their noise-free curves, for pictures.
+
+        Args:
+            tasks_per_mode: tasks of each mode.
+            seed: seed of the tasks.
+            grid: `[P]` values of x.
+
+        Returns:
+            `Episodes` of T tasks whose queries are the grid and their noise-free values.
+        """
+        episodes, _, curves = self._draw(tasks_per_mode, seed, -1, grid)
+        grid = tf.reshape(tf.constant(grid, tf.float32), [1, -1, 1])
+        query_x = tf.tile(grid, [len(curves), 1, 1])
+        return Episodes(
+            *(a.numpy() for a in episodes._replace(query_x=query_x, query_y=curves))
+        )
 
     def config(self) -> dict:
         """Returns the constructor arguments as plain values."""
@@ -191,10 +209,11 @@ class FunctionTasks:
             )
         return tasks // len(self.modes)
 
-    def _draw(self, per_mode, seed, step):
-        """Returns the episodes of (seed, step) and their noise-free query targets."""
+    def _draw(self, per_mode, seed, step, grid=(0.0,)):
+        """Returns episodes, their noise-free query targets, and the functions on a grid."""
         key = tf.random.fold_in(_key(seed), step, alg=_ALGORITHM)
         points = self.support + self.query
+        grid = tf.reshape(tf.constant(grid, tf.float32), [1, -1, 1])
         parts = []
         for index, mode in enumerate(self.modes):
             # The stream belongs to the family's name: a task set of other modes leaves it alone.
@@ -203,12 +222,12 @@ class FunctionTasks:
             x = draw(*self.x_range, points)
             clean = function(x)
             y = clean + self.noise * draw.normal(points)
-            parts.append((x, y, clean, tf.fill([per_mode], index)))
-        x, y, clean, mode = (tf.concat(part, axis=0) for part in zip(*parts, strict=True))
+            parts.append((x, y, clean, function(grid), tf.fill([per_mode], index)))
+        x, y, clean, curves, mode = (tf.concat(part, axis=0) for part in zip(*parts, strict=True))
         k = self.support
         origin = tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
         episodes = Episodes(x[:, :k], y[:, :k], x[:, k:], y[:, k:], mode, origin)
-        return episodes, clean[:, k:]
+        return episodes, clean[:, k:], curves
 
 
 class Draw:

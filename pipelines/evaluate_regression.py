@@ -1,0 +1,83 @@
+"""Stage `evaluate`: one cell of the regression table on the held-out tasks."""
+
+import json
+
+from pipelines import params as parameters
+
+# Curves of a few tasks per mode, drawn apart from the held-out tasks, for the pictures.
+_EXAMPLES_PER_MODE = 3
+_GRID_POINTS = 101
+
+
+def main() -> None:
+    """Evaluates the cell that the command line names."""
+    arguments = parameters.cell_arguments(__doc__)
+    params = parameters.load()
+    parameters.regression_cell(params, arguments.cell)
+
+    import numpy as np
+
+    from mmaml_tf import evaluation
+    from mmaml_tf.tasks.held_out import HeldOut
+    from pipelines import regression
+
+    regression.configure_tensorflow(params["threads"])
+    cell = regression.cell(params, arguments.scale, arguments.cell, arguments.seed)
+    settings = parameters.get(params, "regression.evaluation")
+    learner = cell.trained_learner()
+    held_out = HeldOut.load(regression.held_out_path(cell.scale)).only(cell.modes)
+    report = evaluation.evaluate(learner, held_out, curve=settings["curve"])
+    print(f"{cell.run_name}\n{report}", flush=True)
+
+    arrays = {f"losses_{name}": losses for name, losses in report.losses.items()}
+    if learner.encoder is not None:
+        arrays["embeddings"] = evaluation.task_embeddings(learner, held_out)
+    arrays |= _examples(learner, cell.tasks(), settings["seed"] + 1)
+    cell.evaluation.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(cell.evaluation, mode=report.mode, modes=report.modes, steps=report.steps, **arrays)
+
+    metrics = {
+        "cell": cell.name,
+        "seed": cell.seed,
+        "iterations": cell.schedule["iterations"],
+        "inner_steps": report.steps,
+        "skipped_updates": int(learner.guard.skipped),
+        "overall": _estimates(report, None),
+        "modes": {mode: _estimates(report, mode) for mode in report.modes},
+    }
+    cell.metrics.parent.mkdir(parents=True, exist_ok=True)
+    cell.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
+
+
+def _estimates(report, mode):
+    """Returns post-modulation and post-adaptation estimates for each kind of target."""
+    return {
+        target: {
+            "post_modulation": report.estimate(mode, 0, target)._asdict(),
+            "post_adaptation": report.estimate(mode, None, target)._asdict(),
+        }
+        for target in report.losses
+    }
+
+
+def _examples(learner, tasks, seed):
+    """Returns a few tasks and the learner's curves after modulation and after each step."""
+    import numpy as np
+
+    from mmaml_tf.evaluation import predictions
+
+    grid = np.linspace(*tasks.x_range, _GRID_POINTS, dtype=np.float32)
+    episodes = tasks.examples(_EXAMPLES_PER_MODE, seed, grid)
+    path = predictions(learner, episodes, learner.inner_loop.steps)
+    return {
+        "example_support_x": episodes.support_x,
+        "example_support_y": episodes.support_y,
+        "example_mode": episodes.mode,
+        "example_x": grid,
+        "example_truth": episodes.query_y[..., 0],
+        "example_predictions": path[..., 0],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Stage `export`: a trained model as .keras file and as SavedModel for inference."""
+
+import shutil
+
+from pipelines import params as parameters
+
+
+def main() -> None:
+    """Exports the cell that the command line names."""
+    arguments = parameters.cell_arguments(__doc__)
+    params = parameters.load()
+    parameters.regression_cell(params, arguments.cell)
+
+    from pipelines import regression
+
+    regression.configure_tensorflow(params["threads"])
+    cell = regression.cell(params, arguments.scale, arguments.cell, arguments.seed)
+    learner = cell.trained_learner()
+    shutil.rmtree(cell.exported, ignore_errors=True)
+    cell.exported.mkdir(parents=True)
+    learner.save(cell.exported / "model.keras")
+    learner.export(cell.exported / "saved_model")
+    print(f"{cell.exported}: model.keras and saved_model")
+
+
+if __name__ == "__main__":
+    main()
