@@ -63,8 +63,11 @@ def inner_loop(steps=2, **kwargs):
     return mm.InnerLoop(steps, learning_rate=0.1, **kwargs)
 
 
-def learner(recipe="MMAML", network=None, modulation="film", loop=None, compiled=True, **kwargs):
-    """A small learner of one of the recipes, built for scalar x and y."""
+def learner(recipe="MMAML", network=None, modulation="film", loop=None, jit=False, **kwargs):
+    """A small learner of one of the recipes, built for scalar x and y.
+
+    Without XLA, whose compilation takes seconds; tests of XLA ask for it. jit=None: not compiled.
+    """
     loop = inner_loop() if loop is None else loop
     if recipe == "MultiMAML":
         networks = network or [mlp(seed=0), mlp(seed=1)]
@@ -77,8 +80,9 @@ def learner(recipe="MMAML", network=None, modulation="film", loop=None, compiled
         if recipe == "MMAML":
             parts["inner_loop"] = loop
         made = getattr(mm, recipe)(network or mlp(), **parts, **kwargs)
-    if compiled:
-        made.compile(optimizer=keras.optimizers.Adam(1e-2, epsilon=1e-8), loss="mse")
+    if jit is not None:
+        optimizer = keras.optimizers.Adam(1e-2, epsilon=1e-8)
+        made.compile(optimizer=optimizer, loss="mse", jit_compile=jit)
     made.build_for(episodes())
     return made
 

@@ -144,7 +144,7 @@ def mean_squared_error(network, modulation, x, y) -> jax.Array:
 
 def task_loss(network, modulation, support_x, support_y, query_x, query_y) -> jax.Array:
     """Adapts the task network to the support set and returns the loss on the query set."""
-    # Unrolled: as a scan this takes a third longer on a CPU, and does not compile faster.
+    # Unrolled: as a scan the meta-iteration takes a third longer on a CPU.
     for _ in range(ARGUMENTS.inner_steps):
         gradients = jax.grad(mean_squared_error)(network, modulation, support_x, support_y)
         network = jax.tree.map(

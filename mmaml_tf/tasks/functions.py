@@ -211,6 +211,8 @@ class FunctionTasks:
 
     def _draw(self, per_mode, seed, step, grid=(0.0,)):
         """Returns episodes, their noise-free query targets, and the functions on a grid."""
+        # Of one type however it is given: the type takes part in what is drawn.
+        step = tf.cast(step, tf.int64)
         key = tf.random.fold_in(_key(seed), step, alg=_ALGORITHM)
         points = self.support + self.query
         grid = tf.reshape(tf.constant(grid, tf.float32), [1, -1, 1])
@@ -225,7 +227,7 @@ class FunctionTasks:
             parts.append((x, y, clean, function(grid), tf.fill([per_mode], index)))
         x, y, clean, curves, mode = (tf.concat(part, axis=0) for part in zip(*parts, strict=True))
         k = self.support
-        origin = tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
+        origin = tf.stack([tf.cast(seed, tf.int64), step])
         episodes = Episodes(x[:, :k], y[:, :k], x[:, k:], y[:, k:], mode, origin)
         return episodes, clean[:, k:], curves
 

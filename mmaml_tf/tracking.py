@@ -1,0 +1,386 @@
+"""Experiment tracking with MLflow, a second sink for numbers that are written elsewhere too.
+
+Only this file and `mlflow_model` know MLflow. Tracking never stops, slows or delays training:
+all of it, the import of MLflow included, happens in one daemon thread, and the first failure
+costs one warning and ends it.
+"""
+
+import contextlib
+import http.client
+import json
+import logging
+import os
+import queue
+import re
+import sqlite3
+import ssl
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import numpy as np
+
+_LOGGER = logging.getLogger(__name__)
+_THREAD = "mmaml_tf.tracking"
+_KEY_TAG = "mmaml_tf.key"
+
+# Seconds.
+_CONNECT_TIMEOUT = 2
+_ANSWER_TIMEOUT = 5
+_PERIOD = 5
+_CLOSE_TIMEOUT = 10
+_CLOSE_TIMEOUT_ANSWERED = 120
+_RETRY_PAUSES = (0.2, 0.5, 1, 2)
+
+# MLflow's limits.
+_METRICS_PER_CALL = 1000
+_PARAMS_PER_CALL = 100
+_DIGEST_LENGTH = 36
+
+# What the user has set in the environment goes before these.
+_ENVIRONMENT = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_ANSWER_TIMEOUT),
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+class Tracker:
+    """One MLflow run, written in the background.
+
+    All methods return at once, except `close`, and none raises because of MLflow: the first
+    failure logs a warning, and everything after it is dropped. CPU, memory and GPU use are
+    recorded every 5 s. As a context manager it closes itself, as failed after an exception.
+
+    Args:
+        experiment: name of the experiment, made if need be.
+        run_name: name that is shown for the run.
+        key: identifies the run: the experiment's run with this key is continued, else a new one
+            is made. A continued run keeps the parameters it has.
+        params: parameters; nested ones are named "cell.inner_steps".
+        tags: tags.
+        uri: MLflow's tracking URI; None means the environment's MLFLOW_TRACKING_URI, or else
+            "sqlite:///mlflow.db". A new experiment in a SQLite file keeps its artifacts in
+            `mlruns` beside the file.
+    """
+
+    def __init__(
+        self,
+        experiment: str,
+        run_name: str,
+        key: str,
+        params: dict | None = None,
+        tags: dict | None = None,
+        uri: str | None = None,
+    ):
+        # Here and not in the thread: changing the environment while others read it is unsafe.
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+        self.uri, database = _absolute(uri)
+        # Waiting for a file is waiting for this process's own work, not for an answer.
+        self._answered = database is not None
+        self._live = True
+        self._lock = threading.Lock()
+        self._queue = queue.SimpleQueue()
+        arguments = {
+            "experiment": experiment,
+            "run_name": run_name,
+            "key": key.replace("'", "_"),
+            "params": {name: str(value) for name, value in _flatten(params or {})},
+            "tags": {name: str(value) for name, value in _flatten(tags or {})},
+            "database": database,
+        }
+        self._worker = threading.Thread(
+            target=self._work, args=(arguments,), name=_THREAD, daemon=True
+        )
+        self._worker.start()
+
+    def log_metrics(self, row: dict) -> None:
+        """Stores a row of metrics.
+
+        Args:
+            row: "step" and numbers; what is no number is left out, and so is a metric that the
+                run already has for this step or a later one.
+        """
+        self._put("metrics", dict(row), _now())
+
+    def log_summary(self, metrics: dict) -> None:
+        """Stores final numbers; nested ones are named "overall.mean". Others are left out."""
+        self._put("summary", dict(_flatten(metrics)), _now())
+
+    def log_dataset(self, name: str, digest: str, config: dict) -> None:
+        """Records a dataset that the run uses.
+
+        Args:
+            name: its name.
+            digest: its digest. MLflow's own field has room for 36 characters; the whole digest is
+                in the dataset's profile.
+            config: how it was made, as plain values.
+        """
+        source = json.dumps({"tags": config}, default=str, skipkeys=True)
+        self._put("dataset", name, digest, source)
+
+    def log_artifact(self, path, folder: str | None = None) -> None:
+        """Stores a file or a directory, which must stay as it is until `close` returns.
+
+        Args:
+            path: the file or directory.
+            folder: directory of the run's artifacts to put it in.
+        """
+        self._put("artifact", Path(path).absolute(), folder)
+
+    def log_model(
+        self,
+        saved_model,
+        name: str = "model",
+        *,
+        example: dict[str, np.ndarray],
+        prediction: np.ndarray,
+    ) -> None:
+        """Stores an exported model as a pyfunc that loads without this package.
+
+        Args:
+            saved_model: directory of a SavedModel with an `adapt_and_predict` endpoint; it must
+                stay as it is until `close` returns.
+            name: name of the model in the run.
+            example: the endpoint's inputs by name, [T, K, ...], [T, Q, ...] or [T]. Their types
+                and their sizes after the first two axes become the signature, and the first task
+                the model's input example.
+            prediction: the endpoint's result for them, [T, Q, ...].
+        """
+        first = {key: np.array(array[:1]) for key, array in example.items()}
+        output = np.empty((1, *np.shape(prediction)[1:]), prediction.dtype)
+        self._put("model", Path(saved_model).absolute(), name, first, output)
+
+    def close(self, finished: bool = True) -> None:
+        """Stores what is left and ends the run; waits for that, but not for ever.
+
+        It waits for 10 s, or, if the server has been answering, 120 s. A SQLite file counts as a
+        server that answers.
+
+        Args:
+            finished: whether the run's status becomes FINISHED, or else FAILED.
+        """
+        self._put("close", "FINISHED" if finished else "FAILED")
+        start = time.monotonic()
+        while self._worker.is_alive():
+            limit = _CLOSE_TIMEOUT_ANSWERED if self._answered else _CLOSE_TIMEOUT
+            if time.monotonic() - start > limit:
+                self._give_up(f"no answer for {limit} s")
+                break
+            self._worker.join(0.1)
+        self._live = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        self.close(finished=kind is None)
+
+    def _put(self, job, *arguments):
+        if self._live:
+            self._queue.put((job, arguments))
+
+    def _work(self, arguments):
+        job = "start"
+        try:
+            _probe(self.uri, arguments["database"])
+            self._answered = True
+            run = _Run(self.uri, **arguments)
+            due = 0.0
+            while job != "close":
+                if time.monotonic() >= due:
+                    job, values = "tick", ()
+                    due = time.monotonic() + run.period
+                else:
+                    try:
+                        job, values = self._queue.get(timeout=max(0, due - time.monotonic()))
+                    except queue.Empty:
+                        continue
+                getattr(run, job)(*values)
+        except Exception as error:
+            self._give_up(f"{job}: {type(error).__name__}: {str(error).strip()[:500]}")
+
+    def _give_up(self, reason):
+        with self._lock:
+            if not self._live:
+                return
+            self._live = False
+        message = f"tracking at {self.uri} stopped ({reason}); training goes on without it."
+        _LOGGER.warning("%s", re.sub(r"//[^/@\s]*@", "//***@", message))
+
+
+class _Run:
+    """The MLflow side of a tracker; only its worker thread makes one and calls it.
+
+    Attributes:
+        period: seconds between two samples of the system's metrics.
+    """
+
+    def __init__(self, uri, experiment, run_name, key, params, tags, database):
+        from mlflow import MlflowClient
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+        from psutil import cpu_percent
+
+        # It announces each retry, and one warning is enough.
+        logging.getLogger("urllib3.connectionpool").addFilter(_is_not_ours)
+        cpu_percent()  # The first call of a process returns 0.
+        self.local = database is not None
+        self.client = self._retry(MlflowClient, uri)
+        artifacts = str(database.parent / "mlruns" / quote(experiment, safe="")) if database else None
+        self.experiment = self._retry(self._experiment_id, experiment, artifacts)
+        self.id, stored = self._retry(self._open, run_name, {**tags, _KEY_TAG: key})
+        self.continued = stored is not None
+        self.pending = []
+        self.last_steps = {}
+        self.sampled = False
+        new = [(name, value) for name, value in params.items() if name not in (stored or {})]
+        for start in range(0, len(new), _PARAMS_PER_CALL):
+            self._log_batch(params=new[start : start + _PARAMS_PER_CALL])
+        # Its own thread and logger would each wait for the server in its own way. So it only
+        # measures, and what it measures goes with the other metrics.
+        self.monitor = SystemMetricsMonitor(
+            self.id, sampling_interval=_PERIOD, resume_logging=self.continued, tracking_uri=uri
+        )
+        self.monitor.mlflow_logger = self
+        self.period = self.monitor.sampling_interval
+
+    def metrics(self, row, timestamp):
+        step = int(row.pop("step"))
+        for name, value in row.items():
+            name = _legal(name)
+            if _is_number(value) and step > self._last_step(name):
+                self.last_steps[name] = step
+                self._add(name, value, timestamp, step)
+
+    def summary(self, metrics, timestamp):
+        for name, value in metrics.items():
+            if _is_number(value):
+                self._add(_legal(name), value, timestamp, 0)
+
+    def record_metrics(self, metrics, step):
+        """Takes the system's metrics, in place of MLflow's logger."""
+        for name, value in metrics.items():
+            self._add(name, value, _now(), step)
+
+    def tick(self):
+        self.sampled = True
+        self.monitor.collect_metrics()
+        self.monitor.publish_metrics(self.monitor.aggregate_metrics())
+        self._flush()
+
+    def dataset(self, name, digest, source):
+        from mlflow.entities import Dataset, DatasetInput
+
+        dataset = Dataset(
+            name,
+            digest[:_DIGEST_LENGTH],
+            source_type="code",
+            source=source,
+            profile=json.dumps({"digest": digest}),
+        )
+        self._retry(self.client.log_inputs, self.id, [DatasetInput(dataset)])
+
+    def artifact(self, path, folder):
+        self._retry(self.client.log_artifact, self.id, str(path), folder)
+
+    def model(self, saved_model, name, example, output):
+        from mlflow import pyfunc
+        from mlflow.entities import LoggedModelOutput
+        from mlflow.models import Model, ModelSignature
+        from mlflow.types import Schema
+
+        signature = ModelSignature(
+            Schema([_tensor_spec(array, key) for key, array in example.items()]),
+            Schema([_tensor_spec(output)]),
+        )
+        # In place of `pyfunc.log_model`, which works on the process's tracking URI and active run.
+        logged = self.client.create_logged_model(self.experiment, name, source_run_id=self.id)
+        step = max(self.last_steps.values(), default=0)
+        self.client.log_outputs(self.id, [LoggedModelOutput(logged.model_id, step)])
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "model"
+            pyfunc.save_model(
+                str(path),
+                mlflow_model=Model(
+                    artifact_path=logged.artifact_location,
+                    run_id=self.id,
+                    model_uuid=logged.model_id,
+                    model_id=logged.model_id,
+                ),
+                python_model=str(Path(__file__).with_name("mlflow_model.py")),
+                artifacts={"saved_model": str(saved_model)},
+                signature=signature,
+                input_example=example,
+                pip_requirements=[
+                    f"{package}=={version(package)}" for package in ("mlflow", "numpy", "tensorflow")
+                ],
+            )
+            self.client.log_model_artifacts(logged.model_id, str(path))
+        self.client.finalize_logged_model(logged.model_id, "READY")
+
+    def close(self, status):
+        if not self.sampled:
+            self.tick()
+        self._flush()
+        self._retry(self.client.set_terminated, self.id, status)
+
+    def _experiment_id(self, name, artifacts):
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is not None:
+            return experiment.experiment_id
+        return self.client.create_experiment(name, artifacts)
+
+    def _open(self, name, tags):
+        """Returns the id of the run with this key and its parameters; None if it is new."""
+        runs = self.client.search_runs(
+            [self.experiment], f"tags.`{_KEY_TAG}` = '{tags[_KEY_TAG]}'", max_results=1
+        )
+        if not runs:
+            run = self.client.create_run(self.experiment, tags=tags, run_name=name)
+            return run.info.run_id, None
+        run_id = runs[0].info.run_id
+        self.client.update_run(run_id, "RUNNING", name)
+        for tag, value in tags.items():
+            self.client.set_tag(run_id, tag, value)
+        return run_id, runs[0].data.params
+
+    def _last_step(self, name):
+        if name not in self.last_steps:
+            history = self._retry(self.client.get_metric_history, self.id, name)
+            self.last_steps[name] = max((metric.step for metric in history), default=-1)
+        return self.last_steps[name]
+
+    def _add(self, name, value, timestamp, step):
+        from mlflow.entities import Metric
+
+        self.pending.append(Metric(name, float(value), timestamp, step))
+
+    def _flush(self):
+        pending, self.pending = self.pending, []
+        for start in range(0, len(pending), _METRICS_PER_CALL):
+            self._log_batch(metrics=pending[start : start + _METRICS_PER_CALL])
+
+    def _log_batch(self, metrics=(), params=()):
+        from mlflow.entities import Param
+
+        params = [Param(_legal(name), value) for name, value in params]
+        self._retry(self.client.log_batch, self.id, metrics, params)
+
+    def _retry(self, function, *arguments):
+        """Calls a function; on a local file again, as other processes may be using it."""
+        for pause in _RETRY_PAUSES if self.local else ():
+            try:
+                return function(*arguments)
+            except Exception:
+                time.sleep(pause)
+        return function(*arguments)

@@ -1,0 +1,243 @@
+import factory
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import mmaml_tf as mm
+from mmaml_tf import nonfinite
+
+
+def repeat(batch, times=1):
+    return tf.data.Dataset.from_tensors(batch).repeat(times)
+
+
+def test_fit_takes_the_clipped_step_of_the_meta_gradient():
+    """One step of plain gradient descent, each group's gradient clipped by its own norm."""
+    learner = factory.learner("MMAML", outer_clip=0.01)
+    learner.compile(keras.optimizers.SGD(1.0), loss="mse", jit_compile=True)
+    batch = factory.episodes()
+    _, gradients = factory.outer_gradient(learner, batch)
+    before = [v.numpy() for v in learner.trainable_variables]
+    learner.fit(repeat(batch), verbose=0)
+    sizes = [len(group) for group in learner.gradient_groups()]
+    assert sizes == [6, 12 + 4]
+    for start, stop in ((0, sizes[0]), (sizes[0], sum(sizes))):
+        norm = np.sqrt(sum(np.sum(np.square(g)) for g in gradients[start:stop]))
+        assert norm > 0.01
+        for i in range(start, stop):
+            moved = before[i] - learner.trainable_variables[i].numpy()
+            np.testing.assert_allclose(moved, gradients[i] * 0.01 / norm, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("recipe", factory.RECIPES)
+def test_training_reduces_the_loss_and_reports_it_by_mode(recipe):
+    learner = factory.learner(recipe)
+    history = learner.fit(repeat(factory.episodes(), 40), epochs=4, verbose=0).history
+    assert history["loss"][-1] < 0.7 * history["loss"][0]
+    by_mode = [history[f"loss_{mode}"] for mode in factory.MODES]
+    np.testing.assert_allclose(np.mean(by_mode, axis=0), history["loss"], rtol=1e-4)
+
+
+def test_keras_evaluate_equals_the_mean_task_loss():
+    learner = factory.learner("MMAML")
+    batch = factory.episodes()
+    predictions = learner.call(batch[:3])
+    expected = np.mean((predictions - batch.query_y) ** 2)
+    loss = learner.evaluate(repeat(batch), verbose=0, return_dict=True)["loss"]
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", factory.RECIPES)
+def test_adapting_one_task_equals_adapting_a_batch(recipe):
+    learner, batch = factory.learner(recipe), factory.episodes()
+    together = learner.adapt(batch.support_x, batch.support_y, mode=batch.mode)(batch.query_x)
+    for t in range(len(batch.mode)):
+        alone = learner.adapt(batch.support_x[t], batch.support_y[t], mode=batch.mode[t])
+        np.testing.assert_allclose(alone(batch.query_x[t]), together[t], rtol=1e-4, atol=1e-5)
+
+
+def test_steps_can_be_chosen_when_adapting():
+    learner, batch = factory.learner("MAML"), factory.episodes()
+    x, y, q = batch[:3]
+    no_step = learner.adapt(x, y, steps=0)(q)
+    np.testing.assert_allclose(no_step, learner.network(q), rtol=1e-5, atol=1e-6)
+    ten = learner.adapt(x, y, steps=10)
+    support_loss = [
+        float(tf.reduce_mean((learner.adapt(x, y, steps=s)(x) - y) ** 2)) for s in (0, 2, 10)
+    ]
+    assert support_loss[0] > support_loss[1] > support_loss[2]
+    assert ten.weights[0].shape == (4, 1, 5)
+
+
+def test_lstm_learner_takes_no_inner_step():
+    learner, batch = factory.learner("LSTMLearner"), factory.episodes()
+    path, affine = learner.adaptation_path(batch.support_x, batch.support_y)
+    assert len(path) == 1
+    assert affine is not None
+
+
+def test_modulation_depends_on_the_support_set_and_changes_the_output():
+    learner, batch = factory.learner("MMAML"), factory.episodes()
+    x, y, q = batch[:3]
+    a, b = (learner.adapt(x, targets, steps=0)(q) for targets in (y, y + 1.0))
+    assert not np.allclose(a, b)
+
+
+def test_a_bank_trains_like_its_members_apart():
+    """Multi-MAML equals one MAML per mode, each on its own tasks with its own clip."""
+    loop = factory.inner_loop(2)
+    bank = factory.learner("MultiMAML", loop=loop, outer_clip=0.05)
+    batch = factory.episodes(tasks=6)
+    bank.fit(repeat(batch, 3), verbose=0)
+    alone = []
+    for mode in range(2):
+        single = factory.learner("MAML", network=factory.mlp(seed=mode), loop=loop, outer_clip=0.05)
+        rows = [a[mode::2] for a in batch[:5]]
+        single.fit(repeat(mm.Episodes(*rows, batch.origin), 3), verbose=0)
+        alone.append(single)
+        for a, b in zip(bank.networks[mode].get_weights(), single.network.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    joined = mm.MultiMAML.from_learners(alone, factory.MODES)
+    joined.compile(loss="mse")
+    x, y, q = batch[:3]
+    np.testing.assert_allclose(
+        joined.adapt(x, y, mode=batch.mode)(q), bank.adapt(x, y, mode=batch.mode)(q), rtol=1e-3,
+        atol=1e-5,
+    )
+    with pytest.raises(ValueError, match="no mode was given"):
+        bank.adapt(x, y)
+
+
+def test_two_runs_of_one_seed_are_identical_and_two_seeds_are_not():
+    tasks = mm.tasks.FunctionTasks()
+
+    def train(seed):
+        learner = factory.learner("MMAML")
+        learner.fit(tasks.dataset(4, seed=seed), steps_per_epoch=5, verbose=0)
+        return np.concatenate([w.ravel() for w in learner.get_weights()])
+
+    first, again, other = train(0), train(0), train(1)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def bad_batch(value=np.inf):
+    batch = factory.episodes()
+    y = batch.query_y.numpy()
+    y[1] = value
+    return batch._replace(query_y=tf.constant(y), origin=tf.constant([3, 17], tf.int64))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_non_finite_update_stops_training_and_leaves_the_weights(value):
+    learner = factory.learner("MMAML")
+    good = factory.episodes()
+    learner.fit(repeat(good, 2), verbose=0)
+    before = learner.get_weights()[: len(learner.trainable_variables)]
+    state = [v.numpy() for v in learner.optimizer.variables]
+    with pytest.raises(mm.NonFiniteError) as caught:
+        learner.fit(repeat(bad_batch(value)).concatenate(repeat(good, 3)), verbose=0)
+    message = str(caught.value)
+    for part in ("step 17", "task seed 3", "loss", "mode: linear", "kernel"):
+        assert part in message
+    for a, b in zip(before, learner.get_weights(), strict=False):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(state, learner.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_non_finite_meta_gradient_alone_is_noticed():
+    """A finite loss whose gradient overflows names the weights, not the loss."""
+    learner = factory.learner("MAML", loop=factory.inner_loop(0))
+    learner.compile("sgd", loss=lambda y, p: tf.sqrt(tf.abs(p - p)), jit_compile=False)
+    with pytest.raises(mm.NonFiniteError, match=r"every task loss is finite") as caught:
+        learner.fit(repeat(factory.episodes()), verbose=0)
+    assert ": loss" not in str(caught.value)
+
+
+def test_stopping_is_at_the_first_bad_step_even_when_many_run_at_once():
+    learner = factory.learner("MAML")
+    learner.compile("sgd", "mse", steps_per_execution=4, jit_compile=False)
+    good = factory.episodes()
+    data = repeat(good).concatenate(repeat(bad_batch())).concatenate(repeat(good, 6))
+    with pytest.raises(mm.NonFiniteError, match="step 17"):
+        learner.fit(data, verbose=0)
+    assert int(learner.optimizer.iterations) == 1
+
+
+def test_skipping_leaves_bad_updates_out_and_counts_them():
+    skipping, clean = (factory.learner("MMAML", on_nonfinite="skip") for _ in range(2))
+    good = factory.episodes()
+    data = repeat(good, 2).concatenate(repeat(bad_batch(), 9)).concatenate(repeat(good))
+    history = skipping.fit(data, verbose=0).history
+    clean.fit(repeat(good, 3), verbose=0)
+    for a, b in zip(skipping.trainable_variables, clean.trainable_variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert int(skipping.guard.skipped) == 9
+    assert int(skipping.guard.skipped_in_row) == 0
+    assert np.isfinite(history["loss"][0])
+
+
+def test_skipping_stops_after_ten_in_a_row():
+    learner = factory.learner("MAML", on_nonfinite="skip")
+    with pytest.raises(mm.NonFiniteError, match="10 updates in a row"):
+        learner.fit(repeat(bad_batch(), 20), verbose=0)
+    assert int(learner.guard.skipped) == nonfinite.MOST_SKIPPED_IN_ROW
+
+
+def test_tracing_does_not_grow_with_the_number_of_tasks():
+    sizes = []
+    for tasks in (2, 50):
+        learner, batch = factory.learner("MMAML"), factory.episodes(tasks)
+        graph = tf.function(learner.train_step, autograph=False)
+        learner.optimizer.build(learner.trainable_variables)
+        sizes.append(len(graph.get_concrete_function(batch).graph.get_operations()))
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, b: m.adapt(b.support_x[0, 0], b.support_y), "expected \\[T, K"),
+        (lambda m, b: m.adapt(b.support_x, b.support_y[:2]), "differ on axis 0"),
+        (lambda m, b: m.adapt(b.support_x[:, :0], b.support_y[:, :0]), "at least one point"),
+        (lambda m, b: m.adapt(tf.ones((4, 3, 2)), b.support_y), "points of shape \\(2,\\)"),
+        (lambda m, b: m.adapt(b.support_x, b.support_y, steps=-1), "steps is -1"),
+        (lambda m, b: m.adapt(*b[:2])(b.query_x[:2]), "differ on axis 0"),
+        (lambda m, b: m.adapt(*b[:2])(b.query_x[..., 0]), "expected rank 3"),
+        (lambda m, b: m.fit(tf.data.Dataset.from_tensors(tuple(b))), "expected mmaml_tf.Episodes"),
+        (lambda m, b: m.build_for(b._replace(query_y=b.query_y[:, :1])), "differ on axis 1"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(factory.learner("MMAML"), factory.episodes())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: mm.MMAML(factory.mlp(), None), "needs an encoder"),
+        (lambda: mm.MAML(factory.mlp(), mm.InnerLoop(), modulation="film"), "MAML has no"),
+        (lambda: mm.MAML("mlp", mm.InnerLoop()), "a task network is"),
+        (lambda: mm.MAML(factory.mlp(), mm.InnerLoop(), outer_clip=0), "outer_clip is 0"),
+        (lambda: factory.learner("MAML", on_nonfinite="ignore"), "on_nonfinite is 'ignore'"),
+        (lambda: mm.MultiMAML([factory.mlp()], mm.InnerLoop(), modes=("a", "b")), "one per mode"),
+        (lambda: factory.learner("MAML", jit=None).call(factory.episodes()[:3]), "compile"),
+        (lambda: mm.MAML(factory.mlp(), mm.InnerLoop()).adapt([[1.0]], [[1.0]]), "no weights yet"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_an_encoder_that_does_not_fit_is_refused():
+    class Bad(mm.encoders.SequenceEncoder):
+        def call(self, support_x, support_y):
+            return support_x
+
+    learner = mm.MMAML(factory.mlp(), Bad(units=2))
+    with pytest.raises(ValueError, match=r"expected \[T, E\]"):
+        learner.build_for(factory.episodes())

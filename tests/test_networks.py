@@ -1,0 +1,181 @@
+"""NumPy oracles of the task network, the modulations and the encoder."""
+
+import factory
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import mmaml_tf as mm
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+AFFINE = {  # head outputs [T, n·width] -> (scale, shift)
+    "film": lambda e, width: (1 + e[:, :width], e[:, width:]),
+    "sigmoid": lambda e, width: (sigmoid(e), 0.0),
+    "softmax": lambda e, width: (softmax(e), 0.0),
+}
+
+
+@pytest.mark.parametrize("name", AFFINE)
+@pytest.mark.parametrize("blocks", [None, (0,), (1,)])
+def test_modulated_network_equals_numpy(name, blocks):
+    rng = np.random.default_rng(0)
+    network = factory.mlp()
+    network.build((None, None, 1))
+    modulation = type(mm.modulation.get(name))(blocks=blocks, seed=3)
+    modulation.build_for(6, network.modulated_widths)
+    x, embedding = rng.normal(size=(3, 4, 1)), rng.normal(size=(3, 6))
+    weights = [rng.normal(size=(3, *v.shape)) for v in network.trainable_variables]
+    as_tensors = [tf.constant(w, tf.float32) for w in weights]
+    outputs = network.functional_call(
+        as_tensors, tf.constant(x, tf.float32), modulation(tf.constant(embedding, tf.float32))
+    )
+    for task in range(3):
+        z = x[task]
+        for block in range(3):
+            kernel, bias = (weights[2 * block + i][task] for i in (0, 1))
+            z = z @ kernel + bias
+            if block < 2:
+                if blocks is None or block in blocks:
+                    head = modulation.heads[str(block)]
+                    e = embedding[task : task + 1] @ head.kernel.numpy() + head.bias.numpy()
+                    scale, shift = AFFINE[name](e, z.shape[-1])
+                    z = z * scale + shift
+                z = np.maximum(z, 0)
+        np.testing.assert_allclose(outputs[task], z, rtol=1e-4, atol=1e-5)
+
+
+def test_shared_and_per_task_weights_agree():
+    network = factory.mlp(bias_transformation=3)
+    network.build((None, None, 1))
+    network.input_bias.assign([0.3, -0.2, 0.5])
+    x = tf.random.stateless_normal((2, 4, 1), (0, 1))
+    shared = [tf.convert_to_tensor(v) for v in network.trainable_variables]
+    tiled = [tf.tile(v[None], [2] + [1] * len(v.shape)) for v in shared]
+    np.testing.assert_allclose(
+        network.functional_call(tiled, x), network.functional_call(shared, x), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(network(x), network.functional_call(shared, x))
+    np.testing.assert_allclose(network(x[0]), network(x)[0], rtol=1e-6)
+
+
+def test_bias_transformation_is_an_input_of_its_own():
+    """With the vector joined to x, the first layer sees [x, vector]."""
+    network = mm.networks.MLP((4,), bias_transformation=2, stddev=1.0)
+    network.build((None, 1))
+    network.input_bias.assign([0.5, -1.0])
+    x = np.array([[2.0]], np.float32)
+    first, last = network.dense
+    hidden = np.maximum(np.array([[2.0, 0.5, -1.0]]) @ first.kernel.numpy(), 0)
+    np.testing.assert_allclose(network(x), hidden @ last.kernel.numpy(), rtol=1e-6)
+
+
+def test_zero_film_is_the_identity_and_uniform_softmax_divides_by_the_width():
+    z = tf.random.stateless_normal((2, 3, 100), (0, 1))
+    zeros = tf.zeros((2, 200))
+    film, gate = mm.modulation.FiLM(), mm.modulation.SoftmaxGate()
+    np.testing.assert_array_equal(mm.layers.modulate(z, film.affine(zeros)), z)
+    np.testing.assert_allclose(
+        mm.layers.modulate(z, gate.affine(zeros[:, :100])), z / 100, rtol=1e-5
+    )
+    scale, shift = mm.modulation.FiLM(shift=False).affine(zeros[:, :100])
+    assert shift is None
+    np.testing.assert_array_equal(scale, np.ones((2, 100)))
+
+
+def lstm(x, kernel, recurrent, bias):
+    """One direction over [K, D]; returns all outputs [K, units]."""
+    units = recurrent.shape[0]
+    h, c, outputs = np.zeros(units), np.zeros(units), []
+    for point in x:
+        i, f, g, o = np.split(point @ kernel + h @ recurrent + bias, 4)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        outputs.append(h)
+    return np.array(outputs)
+
+
+def test_encoder_reads_the_last_forward_and_the_first_backward_output():
+    encoder = mm.encoders.SequenceEncoder(units=3, layers=2, seed=5)
+    x, y = np.random.default_rng(0).normal(size=(2, 1, 4, 1)).astype("f")
+    embedding = encoder(x, y)
+    sequence = np.concatenate([x[0], y[0]], axis=-1)
+    for layer in encoder.lstms:
+        forward = lstm(sequence, *layer.forward_layer.get_weights())
+        backward = lstm(sequence[::-1], *layer.backward_layer.get_weights())[::-1]
+        sequence = np.concatenate([forward, backward], axis=-1)
+    expected = np.concatenate([forward[-1], backward[0]])
+    np.testing.assert_allclose(embedding[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_encoder_gives_the_same_for_known_and_unknown_numbers_of_points():
+    encoder = mm.encoders.SequenceEncoder(units=3, layers=2)
+    x, y = np.random.default_rng(0).normal(size=(2, 2, 4, 1)).astype("f")
+    unknown = tf.TensorSpec((None, None, 1))
+    looped = tf.function(encoder, input_signature=[unknown, unknown])(x, y)
+    np.testing.assert_allclose(encoder(x, y), looped, rtol=1e-5, atol=1e-6)
+
+
+def test_published_sizes():
+    tasks = mm.tasks.FunctionTasks()
+    learner = mm.MMAML(mm.networks.MLP(), mm.encoders.SequenceEncoder())
+    learner.compile()
+    learner.build_for(tasks.sample(2, 0))
+    assert learner.network.count_params() == 20_501
+    assert learner.encoder.count_params() == 52_480  # one bias a gate where PyTorch has two
+    assert learner.modulation.count_params() == 48_600
+    maml = mm.networks.MLP(bias_transformation=20)
+    maml.build((None, 1))
+    assert maml.count_params() == 22_521
+
+
+def test_published_initialisation():
+    learner = mm.MMAML(mm.networks.MLP(), mm.encoders.SequenceEncoder())
+    learner.compile()
+    learner.build_for(mm.tasks.FunctionTasks().sample(2, 0))
+    kernel = learner.network.dense[1].kernel.numpy()
+    assert abs(kernel.std() - 0.01) < 3e-4
+    assert abs(kernel.mean()) < 5e-4
+    assert all(not dense.bias.numpy().any() for dense in learner.network.dense)
+    for array, fan_in in (
+        (learner.encoder.lstms[1].backward_layer.get_weights()[0], 40),
+        (learner.modulation.heads["2"].kernel.numpy(), 80),
+    ):
+        bound = fan_in**-0.5
+        assert 0.97 * bound < np.abs(array).max() <= bound
+        assert abs(array.std() - bound / np.sqrt(3)) < 0.05 * bound
+
+
+def test_layers_of_one_shape_start_differently_and_seeds_decide():
+    network, same, other = (mm.networks.MLP(seed=seed) for seed in (0, 0, 1))
+    for net in (network, same, other):
+        net.build((None, 1))
+    assert not np.array_equal(network.dense[1].kernel, network.dense[2].kernel)
+    np.testing.assert_array_equal(network.dense[1].kernel, same.dense[1].kernel)
+    assert not np.array_equal(network.dense[1].kernel, other.dense[1].kernel)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: mm.networks.MLP(()), "at least one hidden layer"),
+        (lambda: mm.networks.MLP((4, 0)), "positive"),
+        (lambda: mm.networks.MLP().build((None, 2, 3, 1)), "MLP takes inputs"),
+        (lambda: mm.encoders.SequenceEncoder(units=0), "at least 1"),
+        (lambda: mm.encoders.SequenceEncoder().build((1, 2, 3, 4), (1, 2, 1)), "SequenceEncoder"),
+        (lambda: mm.modulation.get("filmm"), "unknown modulation"),
+        (lambda: mm.modulation.FiLM(blocks=(3,)).build_for(2, (4, 4)), "block 3 does not exist"),
+        (lambda: mm.modulation.FiLM().build_for(2, ()), "no block"),
+    ],
+)
+def test_bad_parts_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
