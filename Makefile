@@ -47,8 +47,14 @@ lint: $(STAMP)
 ui: $(STAMP)
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
 
-benchmark: $(STAMP)
-	$(BIN)/python -m benchmarks
+# The peers have an environment of their own; PyTorch and JAX are no requirements of the project.
+.venv-peers/.installed: benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+benchmark: $(STAMP) .venv-peers/.installed
+	$(BIN)/python -m benchmarks --peers .venv-peers/bin/python
 
 lock: $(STAMP)
 	$(BIN)/uv pip compile pyproject.toml --extra pipeline --extra rl --extra dev --output-file requirements.lock $(UV_OPTIONS)

@@ -11,8 +11,10 @@ import tensorflow as tf
 _INPUTS = ("support_x", "support_y", "query_x")
 
 
-class SavedModelPredictor(mlflow.pyfunc.PythonModel):
-    """Serves `adapt_and_predict` of the SavedModel that is the artifact `saved_model`."""
+# MLflow warns of a subclass's own `predict` without a type hint that it knows, and it knows none
+# for a mapping of arrays; an inherited `predict` it leaves alone.
+class _Predictor:
+    """The methods of `SavedModelPredictor`."""
 
     def load_context(self, context) -> None:
         """Loads the SavedModel."""
@@ -44,10 +46,14 @@ class SavedModelPredictor(mlflow.pyfunc.PythonModel):
 
 
 def _tensor(value):
-    if getattr(value, "dtype", None) == object and len(value) == 1:
-        # A data frame with one row holds each array as one object.
-        value = list(value)[0]
-    return tf.convert_to_tensor(np.asarray(value))
+    value = np.asarray(value)
+    if value.dtype.hasobject:  # A data frame's single row holds each array as one object.
+        value = value.item()
+    return tf.convert_to_tensor(value)
+
+
+class SavedModelPredictor(_Predictor, mlflow.pyfunc.PythonModel):
+    """Serves `adapt_and_predict` of the SavedModel that is the artifact `saved_model`."""
 
 
 mlflow.models.set_model(SavedModelPredictor())

@@ -46,6 +46,7 @@ _DIGEST_LENGTH = 36
 _ENVIRONMENT = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_ANSWER_TIMEOUT),
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -158,7 +159,7 @@ class Tracker:
             prediction: the endpoint's result for them, [T, Q, ...].
         """
         first = {key: np.array(array[:1]) for key, array in example.items()}
-        output = np.empty((1, *np.shape(prediction)[1:]), prediction.dtype)
+        output = np.array(prediction[:1])
         self._put("model", Path(saved_model).absolute(), name, first, output)
 
     def close(self, finished: bool = True) -> None:
@@ -170,6 +171,8 @@ class Tracker:
         Args:
             finished: whether the run's status becomes FINISHED, or else FAILED.
         """
+        if not self._live:
+            return
         self._put("close", "FINISHED" if finished else "FAILED")
         start = time.monotonic()
         while self._worker.is_alive():
@@ -191,12 +194,12 @@ class Tracker:
             self._queue.put((job, arguments))
 
     def _work(self, arguments):
-        job = "start"
+        job, run = "start", None
         try:
             _probe(self.uri, arguments["database"])
             self._answered = True
             run = _Run(self.uri, **arguments)
-            due = 0.0
+            due = time.monotonic() + run.period
             while job != "close":
                 if time.monotonic() >= due:
                     job, values = "tick", ()
@@ -209,6 +212,9 @@ class Tracker:
                 getattr(run, job)(*values)
         except Exception as error:
             self._give_up(f"{job}: {type(error).__name__}: {str(error).strip()[:500]}")
+            if run is not None and run.local:
+                with contextlib.suppress(Exception):
+                    run.client.set_terminated(run.id, "FAILED")
 
     def _give_up(self, reason):
         with self._lock:
@@ -236,13 +242,14 @@ class _Run:
         cpu_percent()  # The first call of a process returns 0.
         self.local = database is not None
         self.client = self._retry(MlflowClient, uri)
-        artifacts = str(database.parent / "mlruns" / quote(experiment, safe="")) if database else None
+        artifacts = (
+            str(database.parent / "mlruns" / quote(experiment, safe="")) if database else None
+        )
         self.experiment = self._retry(self._experiment_id, experiment, artifacts)
         self.id, stored = self._retry(self._open, run_name, {**tags, _KEY_TAG: key})
         self.continued = stored is not None
         self.pending = []
         self.last_steps = {}
-        self.sampled = False
         new = [(name, value) for name, value in params.items() if name not in (stored or {})]
         for start in range(0, len(new), _PARAMS_PER_CALL):
             self._log_batch(params=new[start : start + _PARAMS_PER_CALL])
@@ -273,7 +280,6 @@ class _Run:
             self._add(name, value, _now(), step)
 
     def tick(self):
-        self.sampled = True
         self.monitor.collect_metrics()
         self.monitor.publish_metrics(self.monitor.aggregate_metrics())
         self._flush()
@@ -322,16 +328,15 @@ class _Run:
                 signature=signature,
                 input_example=example,
                 pip_requirements=[
-                    f"{package}=={version(package)}" for package in ("mlflow", "numpy", "tensorflow")
+                    f"{package}=={version(package)}"
+                    for package in ("mlflow", "numpy", "tensorflow")
                 ],
             )
             self.client.log_model_artifacts(logged.model_id, str(path))
         self.client.finalize_logged_model(logged.model_id, "READY")
 
     def close(self, status):
-        if not self.sampled:
-            self.tick()
-        self._flush()
+        self.tick()
         self._retry(self.client.set_terminated, self.id, status)
 
     def _experiment_id(self, name, artifacts):
@@ -384,3 +389,81 @@ class _Run:
             except Exception:
                 time.sleep(pause)
         return function(*arguments)
+
+
+def _absolute(uri):
+    """Returns the URI with an absolute path, and that path, if it names a SQLite file."""
+    match = re.fullmatch(r"sqlite:///([^?:]+)(\?.*)?", uri)
+    if match is None:
+        return uri, None
+    path = Path(match[1]).absolute()
+    return f"sqlite:///{path}{match[2] or ''}", path
+
+
+def _probe(uri, database):
+    """Finds out at once what MLflow would find out after minutes of retries.
+
+    Raises:
+        OSError: if a server refuses the connection or does not answer.
+        sqlite3.Error: if a SQLite file cannot be written.
+    """
+    if database is not None:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(database, timeout=_CLOSE_TIMEOUT)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+        return
+    url = urlsplit(uri)
+    if url.scheme not in ("http", "https"):
+        return
+    if url.scheme in getproxies() and not proxy_bypass(url.hostname):
+        return
+    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    connection = kind(url.hostname, url.port, timeout=_CONNECT_TIMEOUT)
+    # Any answer is one, be it that MLflow has to know a certificate or a password.
+    with (
+        contextlib.closing(connection),
+        contextlib.suppress(ssl.SSLError, http.client.HTTPException),
+    ):
+        connection.connect()
+        connection.sock.settimeout(_ANSWER_TIMEOUT)
+        connection.request("GET", f"{url.path.rstrip('/')}/health")
+        connection.getresponse()
+
+
+def _flatten(nested, prefix=""):
+    """Yields (dotted name, value) of a nested mapping."""
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _legal(name):
+    """Replaces the characters that MLflow forbids in names."""
+    return re.sub(r"[^/\w.\- :]", "_", name)
+
+
+def _is_number(value):
+    if isinstance(value, str | None):
+        return False
+    try:
+        float(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _tensor_spec(array, name=None):
+    from mlflow.types import TensorSpec
+
+    free = min(array.ndim, 2)
+    return TensorSpec(array.dtype, (*[-1] * free, *array.shape[free:]), name)
+
+
+def _is_not_ours(record):
+    return record.threadName != _THREAD
+
+
+def _now():
+    return int(1000 * time.time())

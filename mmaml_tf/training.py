@@ -38,7 +38,7 @@ def train(
         log_every: steps whose metrics make one row of the history.
         checkpoints: where to keep checkpoints; None for none.
         checkpoint_every: steps between checkpoints, rounded up to whole rows.
-        on_log: called with each new row.
+        on_log: called with each row, when resuming with those of the checkpoint first.
         callbacks: more Keras callbacks; an epoch is one row.
 
     Returns:
@@ -62,6 +62,8 @@ def train(
     if restored is not None:
         step, history = restored.step, restored.history
         set_learner_state(learner, restored.arrays)
+        for row in history if on_log else ():
+            on_log(row)
     if step >= iterations:
         return history
     recorder = _Recorder(history, log_every, iterations, checkpoints, checkpoint_every, on_log)

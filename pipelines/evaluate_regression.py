@@ -1,6 +1,8 @@
 """Stage `evaluate`: one cell of the regression table on the held-out tasks."""
 
 import json
+import tempfile
+from pathlib import Path
 
 from pipelines import params as parameters
 
@@ -47,6 +49,39 @@ def main() -> None:
     }
     cell.metrics.parent.mkdir(parents=True, exist_ok=True)
     cell.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
+    _track(cell, learner, held_out, metrics, arrays)
+
+
+def _track(cell, learner, held_out, metrics, arrays):
+    """Sends the metrics, pictures and the exported model to the cell's tracked run."""
+    from pipelines import plots
+
+    with tempfile.TemporaryDirectory() as folder, cell.tracker("evaluate") as tracker:
+        tracker.log_summary(metrics)
+        tracker.log_dataset("held-out tasks", held_out.digest(), cell.tasks().config())
+        learner.export(f"{folder}/model")
+        e = held_out.episodes
+        inputs = {"support_x": e.support_x, "support_y": e.support_y, "query_x": e.query_x}
+        if learner.needs_mode:
+            inputs["mode"] = e.mode
+        example = {name: array[:2] for name, array in inputs.items()}
+        predict = learner.adapt(e.support_x[:2], e.support_y[:2], mode=e.mode[:2])
+        prediction = predict(e.query_x[:2]).numpy()
+        tracker.log_model(f"{folder}/model", example=example, prediction=prediction)
+        picture = f"{folder}/functions.png"
+        examples = plots.Functions(
+            arrays["example_support_x"][..., 0],
+            arrays["example_support_y"][..., 0],
+            arrays["example_mode"],
+            arrays["example_x"],
+            arrays["example_truth"],
+            arrays["example_predictions"],
+            baseline=None,
+        )
+        plots.functions(examples, held_out.modes, Path(picture))
+        tracker.log_artifact(picture, "plots")
+        if cell.history.exists():
+            tracker.log_artifact(cell.history)
 
 
 def _estimates(report, mode):

@@ -22,9 +22,6 @@ class Progress:
     def update(self, row: dict) -> None:
         """Moves the bar to the step of a row of metrics."""
         self._bar.set_postfix_str(f"loss {row['loss']:.3f}", refresh=False)
-        if self._bar.n == 0:
-            # What a resumed run did earlier says nothing about its pace.
-            self._bar.initial = max(0, row["step"] - 100)
         self._bar.update(row["step"] - self._bar.n)
 
     def __enter__(self):

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import mmaml_tf as mm
 from mmaml_tf.layers import derive_seed
+from mmaml_tf.tracking import Tracker
 from pipelines import params as parameters
 
 DOMAIN = "regression"
@@ -137,6 +138,21 @@ class Cell(NamedTuple):
         with np.load(self.weights) as arrays:
             learner.set_weights([arrays[name] for name in sorted(arrays.files)])
         return learner
+
+    def tracker(self, stage: str) -> Tracker:
+        """Returns the tracked run of this cell; its stages write to one run.
+
+        Args:
+            stage: the stage that writes.
+        """
+        # Another configuration is another run, and so is another scale.
+        return Tracker(
+            experiment=f"{DOMAIN}-{self.scale}",
+            run_name=self.run_name,
+            key=f"{self.run_name}-{parameters.digest(self.config)}",
+            params=self.config,
+            tags={"method": self.settings["method"], "cell": self.name, f"stage.{stage}": "run"},
+        )
 
     def _sibling(self, name):
         params = parameters.load()

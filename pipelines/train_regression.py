@@ -21,7 +21,13 @@ def main() -> None:
     cell = regression.cell(params, arguments.scale, arguments.cell, arguments.seed)
     learner = cell.learner()
     iterations = cell.schedule["iterations"]
-    with Progress(cell.run_name, iterations) as progress:
+    with Progress(cell.run_name, iterations) as progress, cell.tracker("train") as tracker:
+        tracker.log_dataset("function tasks", cell.tasks().digest(), cell.tasks().config())
+
+        def log(row):
+            progress.update(row)
+            tracker.log_metrics(row)
+
         history = train(
             learner,
             cell.tasks(),
@@ -31,7 +37,7 @@ def main() -> None:
             log_every=cell.schedule["log_every"],
             checkpoints=Checkpoints(cell.checkpoints, cell.config),
             checkpoint_every=cell.schedule["checkpoint_every"],
-            on_log=progress.update,
+            on_log=log,
         )
     cell.save_weights(learner)
     cell.history.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,380 @@
+"""Pictures of the regression report. They take plain arrays and write PNG files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from pipelines.published import METHODS
+
+# One colour and marker per method in all pictures; the palette of Okabe and Ito, which people
+# with colour-blindness tell apart.
+STYLE = {
+    "maml": ("#E69F00", "o"),
+    "multi_maml": ("#009E73", "s"),
+    "lstm": ("#CC79A7", "D"),
+    "softmax": ("#56B4E9", "^"),
+    "film": ("#0072B2", "v"),
+    "sigmoid": ("#D55E00", "P"),
+    "film_layer1": ("#7A7A7A", "X"),
+    "bayes": ("#000000", "_"),
+}
+
+# Modes have colours of their own (Paul Tol's bright palette), so as not to look like methods.
+MODE_STYLE = (
+    ("#4477AA", "o"),
+    ("#EE6677", "s"),
+    ("#228833", "^"),
+    ("#CCBB44", "D"),
+    ("#AA3377", "P"),
+)
+
+_SETTINGS = {
+    "font.size": 12,
+    "axes.titlesize": 13,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 11.5,
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.08,
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.dpi": 110,
+}
+_WIDTH = 14.0
+
+# Values from which a fall is drawn as no smaller: a logarithmic axis has no zero.
+_SMALLEST = 1e-3
+
+
+class Band(NamedTuple):
+    """A curve with its uncertainty.
+
+    Attributes:
+        x: `[P]` positions.
+        mean: `[P]` values.
+        spread: `[P]` half-widths of the band.
+    """
+
+    x: np.ndarray
+    mean: np.ndarray
+    spread: np.ndarray
+
+
+class Functions(NamedTuple):
+    """Example tasks of one mode set and how a method fits them.
+
+    Attributes:
+        support_x: `[X, K]` support points.
+        support_y: `[X, K]` their targets.
+        mode: `[X]` mode of each task.
+        x: `[P]` grid.
+        truth: `[X, P]` the functions without noise.
+        predictions: `[S + 1, X, P]` after modulation, then after each inner step.
+        baseline: `[X, P]` predictions of the adapted baseline, or None.
+    """
+
+    support_x: np.ndarray
+    support_y: np.ndarray
+    mode: np.ndarray
+    x: np.ndarray
+    truth: np.ndarray
+    predictions: np.ndarray
+    baseline: np.ndarray | None
+
+
+def training_curves(panels: Mapping[str, Mapping[str, tuple]], path: Path) -> None:
+    """Draws training loss against iteration.
+
+    Args:
+        panels: by panel title and kind, pairs of iterations `[P]` and losses `[P]`.
+        path: the file to write.
+    """
+    with plt.rc_context(_SETTINGS):
+        fig, axes = _panels(panels, height=4.9, sharey=True)
+        for ax, curves in zip(axes, panels.values(), strict=True):
+            for kind, (steps, losses) in curves.items():
+                colour, marker = STYLE[kind]
+                ax.plot(
+                    steps, losses, color=colour, marker=marker, ms=6, lw=1.7, markevery=(0.08, 0.2)
+                )
+            _log_axis(ax.yaxis)
+            ax.set_xlabel("outer iteration")
+            _note_if_empty(ax, curves)
+        axes[0].set_ylabel("training loss (MSE on noisy query points)")
+        _method_legend(fig, panels)
+        _save(fig, path)
+
+
+def adaptation_steps(
+    panels: Mapping[str, Mapping[str, Band]], bayes: Mapping[str, float], trained: int, path: Path
+) -> None:
+    """Draws the error against the number of inner steps.
+
+    Args:
+        panels: by panel title and kind, the curve; one of a single point is drawn level.
+        bayes: the Bayes-optimal error by panel title.
+        trained: the number of inner steps used in training, which is marked.
+        path: the file to write.
+    """
+    with plt.rc_context(_SETTINGS):
+        fig, axes = _panels(panels, height=5.0, sharey=True)
+        last = max([trained, *(band.x[-1] for p in panels.values() for band in p.values())])
+        for ax, (title, curves) in zip(axes, panels.items(), strict=True):
+            for kind, band in curves.items():
+                _band(ax, band, last, *STYLE[kind])
+            ax.axhline(bayes[title], color="black", ls="--", lw=1.5)
+            ax.axvline(trained, color="#888888", ls=":", lw=1.5)
+            ax.annotate(
+                "steps in training",
+                (trained, 1),
+                (4, -4),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                va="top",
+                fontsize=10.5,
+                color="#555555",
+            )
+            _log_axis(ax.yaxis)
+            ax.set_xlim(-0.3, last + 0.3)
+            ax.set_xticks(range(0, last + 1, max(1, last // 5)))
+            ax.set_xlabel("inner steps")
+            _note_if_empty(ax, curves)
+        axes[0].set_ylabel("MSE against noisy targets")
+        _limit_diverging(axes[0], panels, bayes, trained)
+        _method_legend(fig, panels, bayes=Line2D([], [], color="black", ls="--", lw=1.5))
+        _save(fig, path)
+
+
+def per_mode(
+    panels: Mapping[str, Mapping[str, Band]], modes: Mapping[str, Sequence[str]], path: Path
+) -> None:
+    """Draws each mode's error after adaptation as dots with intervals.
+
+    Args:
+        panels: by panel title and kind, one value per mode.
+        modes: names of the modes by panel title.
+        path: the file to write.
+    """
+    with plt.rc_context(_SETTINGS):
+        widths = [len(modes[title]) + 0.6 for title in panels]
+        fig, axes = _panels(panels, height=5.0, sharey=True, width_ratios=widths)
+        kinds = _kinds(panels)
+        for ax, (title, values) in zip(axes, panels.items(), strict=True):
+            for kind, band in values.items():
+                offset = (kinds.index(kind) - (len(kinds) - 1) / 2) * 0.76 / max(1, len(kinds) - 1)
+                colour, marker = STYLE[kind]
+                ax.errorbar(
+                    np.arange(len(band.mean)) + offset,
+                    band.mean,
+                    _log_error(band),
+                    fmt=marker,
+                    color=colour,
+                    ms=9 if kind == "bayes" else 6.5,
+                    mew=2.5 if kind == "bayes" else 0.5,
+                    elinewidth=1.6,
+                    zorder=3,
+                )
+            for edge in np.arange(len(modes[title]) - 1) + 0.5:
+                ax.axvline(edge, color="#bbbbbb", lw=1)
+            _log_axis(ax.yaxis)
+            ax.grid(axis="x", visible=False)
+            ax.set_xticks(range(len(modes[title])), modes[title])
+            ax.set_xlim(-0.5, len(modes[title]) - 0.5)
+            _note_if_empty(ax, values)
+        axes[0].set_ylabel("final MSE against noisy targets")
+        _method_legend(fig, panels, markers_only=True)
+        _save(fig, path)
+
+
+def functions(examples: Functions, modes: Sequence[str], path: Path) -> None:
+    """Draws example tasks, one row per mode, and how the predictions adapt to them."""
+    steps = len(examples.predictions) - 1
+    ramp = matplotlib.colormaps["Blues"](np.linspace(0.32, 1.0, steps + 1))
+    rows = [np.flatnonzero(examples.mode == index) for index in range(len(modes))]
+    columns = max(len(row) for row in rows)
+    with plt.rc_context(_SETTINGS):
+        fig, axes = plt.subplots(
+            len(rows),
+            columns,
+            squeeze=False,
+            sharex=True,
+            figsize=(_WIDTH, 3.0 * len(rows) + 0.9),
+        )
+        for row, tasks, name in zip(axes, rows, modes, strict=True):
+            for ax, task in zip(row, tasks, strict=False):
+                _function(ax, examples, task, ramp)
+            row[0].set_ylabel(f"{name}\ny")
+        for ax in axes[-1]:
+            ax.set_xlabel("x")
+        handles = [
+            Line2D([], [], color="black", lw=1.4),
+            Line2D([], [], color="black", marker="o", ls="", ms=8, mec="white"),
+            *(Line2D([], [], color=colour, lw=2.2) for colour in ramp),
+        ]
+        names = ["truth", "support points", "MMAML (FiLM), after modulation"]
+        names += [f"after {n} inner step{'s' if n > 1 else ''}" for n in range(1, steps + 1)]
+        if examples.baseline is not None:
+            handles.append(Line2D([], [], color=STYLE["maml"][0], ls="--", lw=2))
+            names.append("MAML, adapted")
+        fig.legend(handles, names, loc="outside lower center", ncols=5)
+        _save(fig, path)
+
+
+def embeddings(panels: Mapping[str, tuple], modes: Sequence[str], path: Path) -> None:
+    """Draws two-dimensional maps of task embeddings.
+
+    Args:
+        panels: by panel title, points `[N, 2]` and their modes `[N]` as indices into `modes`;
+            None for both where there are none.
+        modes: names of all modes.
+        path: the file to write.
+    """
+    with plt.rc_context(_SETTINGS):
+        fig, axes = _panels(panels, height=5.4)
+        shown = set()
+        for ax, (points, mode) in zip(axes, panels.values(), strict=True):
+            ax.set_xticks([])
+            ax.set_yticks([])
+            ax.spines[:].set_visible(True)
+            _note_if_empty(ax, points is not None)
+            if points is None:
+                continue
+            for index in np.unique(mode):
+                shown.add(int(index))
+                colour, marker = MODE_STYLE[index % len(MODE_STYLE)]
+                x, y = points[mode == index].T
+                ax.scatter(x, y, s=13, color=colour, marker=marker, alpha=0.65, linewidths=0)
+            ax.set_aspect("equal", "datalim")
+        handles = [_marker(*MODE_STYLE[i % len(MODE_STYLE)]) for i in sorted(shown)]
+        fig.legend(
+            handles, [modes[i] for i in sorted(shown)], loc="outside lower center", ncols=len(modes)
+        )
+        _save(fig, path)
+
+
+def smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """Returns the centred running mean over `window` (odd) values, over fewer at the ends."""
+    kernel = np.ones(window)
+    weight = np.convolve(np.ones(len(values)), kernel)
+    cut = slice(window // 2, window // 2 + len(values))
+    return np.convolve(values, kernel)[cut] / weight[cut]
+
+
+def _panels(panels, height, sharey=False, **grid):
+    fig, axes = plt.subplots(
+        1,
+        len(panels),
+        figsize=(_WIDTH, height),
+        squeeze=False,
+        sharey=sharey,
+        gridspec_kw=grid,
+    )
+    for ax, title in zip(axes[0], panels, strict=True):
+        ax.set_title(title)
+    return fig, axes[0]
+
+
+def _band(ax, band, last, colour, marker):
+    if len(band.x) == 1:
+        ax.plot([0, last], [band.mean[0]] * 2, color=colour, ls=":", lw=1.8)
+        ax.errorbar(band.x, band.mean, _log_error(band), fmt=marker, color=colour, ms=6)
+        return
+    below, above = _log_error(band)
+    ax.fill_between(
+        band.x, band.mean - below, band.mean + above, color=colour, alpha=0.18, linewidth=0
+    )
+    ax.plot(band.x, band.mean, color=colour, marker=marker, ms=5.5, lw=1.7)
+
+
+def _log_error(band):
+    """Returns the lengths of the bars below and above, which stay on a logarithmic axis."""
+    mean = np.asarray(band.mean, float)
+    spread = np.nan_to_num(np.asarray(band.spread, float), nan=0.0, posinf=0.0)
+    return np.stack([np.minimum(spread, np.maximum(mean - _SMALLEST, 0)), spread])
+
+
+def _limit_diverging(ax, panels, bayes, trained):
+    """Keeps a curve that diverges after the trained steps from flattening all others."""
+    values = [*bayes.values()]
+    for curves in panels.values():
+        for band in curves.values():
+            values += [v for v in band.mean[: trained + 1] if np.isfinite(v)]
+    low, high = ax.get_ylim()
+    ax.set_ylim(max(low, min(values) / 1.6), min(high, 3 * max(values)))
+
+
+def _function(ax, examples, task, ramp):
+    low = [examples.truth[task].min(), examples.support_y[task].min()]
+    high = [examples.truth[task].max(), examples.support_y[task].max()]
+    for curve, colour in zip(examples.predictions[:, task], ramp, strict=True):
+        ax.plot(examples.x, curve, color=colour, lw=2.2)
+    ax.plot(examples.x, examples.truth[task], color="black", lw=1.4)
+    if examples.baseline is not None:
+        ax.plot(examples.x, examples.baseline[task], color=STYLE["maml"][0], ls="--", lw=2)
+    ax.plot(
+        examples.support_x[task],
+        examples.support_y[task],
+        "o",
+        color="black",
+        ms=8,
+        mec="white",
+        zorder=4,
+    )
+    low.append(examples.predictions[-1, task].min())
+    high.append(examples.predictions[-1, task].max())
+    # A curve that does not fit would otherwise shrink the one to be seen.
+    low, high = max(min(low), 2 * low[0] - high[0]), min(max(high), 2 * high[0] - low[0])
+    margin = 0.12 * max(high - low, 1.0)
+    ax.set_ylim(low - margin, high + margin)
+
+
+def _log_axis(axis):
+    axis.axes.set_yscale("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=30))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _kinds(panels):
+    return [kind for kind in METHODS if any(kind in panel for panel in panels.values())]
+
+
+def _marker(colour, marker):
+    return Line2D([], [], color=colour, marker=marker, ls="", ms=8)
+
+
+def _method_legend(fig, panels, markers_only=False, **more):
+    kinds = _kinds(panels)
+    handles = []
+    for kind in kinds:
+        colour, marker = STYLE[kind]
+        line = "" if markers_only else ":" if kind == "lstm" and more else "-"
+        handles.append(Line2D([], [], color=colour, marker=marker, ls=line, ms=7, lw=1.8))
+    handles += more.values()
+    labels = [METHODS[kind].label for kind in (*kinds, *more)]
+    if handles:
+        fig.legend(handles, labels, loc="outside lower center", ncols=4)
+
+
+def _note_if_empty(ax, content):
+    if not content:
+        ax.text(0.5, 0.5, "not run", transform=ax.transAxes, ha="center", color="#666666")
+
+
+def _save(fig, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without the library's version in the file, equal pictures are equal files.
+    fig.savefig(path, metadata={"Software": None})
+    plt.close(fig)

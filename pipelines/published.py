@@ -1,0 +1,85 @@
+"""The published regression results, and what is known of how they were obtained."""
+
+from typing import NamedTuple
+
+
+class Method(NamedTuple):
+    """A row of the regression table.
+
+    Attributes:
+        label: name in tables and pictures.
+        post_modulation: whether the row has a value after modulation, before any inner step.
+        post_adaptation: whether the row has a value after the inner steps.
+    """
+
+    label: str
+    post_modulation: bool = True
+    post_adaptation: bool = True
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Returns the names of the table's columns that have a value in this row."""
+        flags = {"post_modulation": self.post_modulation, "post_adaptation": self.post_adaptation}
+        return tuple(name for name, flag in flags.items() if flag)
+
+
+class Published(NamedTuple):
+    """Published mean squared errors of one table cell; None where nothing is published."""
+
+    post_modulation: float | None
+    post_adaptation: float | None
+
+
+#: the table's rows in order; a cell of params.yaml is named `<kind>_<number of modes>`
+METHODS = {
+    "maml": Method("MAML", post_modulation=False),
+    "multi_maml": Method("Multi-MAML", post_modulation=False),
+    "lstm": Method("LSTM learner", post_adaptation=False),
+    "softmax": Method("MMAML (softmax)"),
+    "film": Method("MMAML (FiLM)"),
+    "sigmoid": Method("MMAML (sigmoid)"),
+    "film_layer1": Method("MMAML (FiLM, layer 1 only)"),
+    "bayes": Method("Bayes-optimal", post_modulation=False),
+}
+
+#: mean squared errors by kind and number of modes
+REGRESSION = {
+    ("maml", 2): Published(None, 1.085),
+    ("maml", 3): Published(None, 1.231),
+    ("maml", 5): Published(None, 1.668),
+    ("multi_maml", 2): Published(None, 0.433),
+    ("multi_maml", 3): Published(None, 0.713),
+    ("multi_maml", 5): Published(None, 1.082),
+    ("lstm", 2): Published(0.362, None),
+    ("lstm", 3): Published(0.548, None),
+    ("lstm", 5): Published(0.898, None),
+    ("softmax", 2): Published(1.548, 0.361),
+    ("softmax", 3): Published(2.213, 0.444),
+    ("softmax", 5): Published(2.421, 0.939),
+    ("film", 2): Published(2.421, 0.336),
+    ("film", 3): Published(1.923, 0.444),
+    ("film", 5): Published(2.166, 0.868),
+    ("film_layer1", 2): Published(2.421, 0.336),
+}
+
+#: outer iterations of the published models
+ITERATIONS = 70000
+
+#: entries of REGRESSION whose models modulate only the first hidden layer
+FIRST_LAYER_ONLY = {("softmax", 2), ("film", 2), ("film_layer1", 2)}
+
+FIRST_LAYER_NOTE = (
+    "The published 2-mode softmax and FiLM models modulate the first hidden layer only, those for "
+    "3 and 5 modes all hidden layers. The row “MMAML (FiLM, layer 1 only)” is therefore the "
+    "like-for-like of the published 2-mode FiLM numbers, which stand beside both FiLM rows."
+)
+
+SOURCE = (
+    "Published values: poster of “Multimodal Model-Agnostic Meta-Learning via Task-Aware "
+    "Modulation”, Vuorio, Sun, Hu and Lim, NeurIPS 2019."
+)
+
+UNKNOWN = (
+    "Not known of the published values: their intervals, the number of test tasks, and whether "
+    "the query targets carried noise."
+)
