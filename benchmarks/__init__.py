@@ -1,0 +1,1 @@
+"""Timings against what a user would pick instead; run by `make benchmark`."""

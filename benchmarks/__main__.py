@@ -41,8 +41,8 @@ def main() -> None:
     lines = [
         "# Benchmarks",
         "",
-        f"{cpu_name()}, {a.threads} threads for everyone, Python {platform.python_version()}. Every",
-        "figure is the median of the repetitions, each with fresh batches at every step.",
+        f"{cpu_name()}, {a.threads} threads for everyone, Python {platform.python_version()}.",
+        "Every figure is the median of the repetitions, each with fresh batches at every step.",
         "",
     ]
     lines += meta_iteration(a)
@@ -158,7 +158,11 @@ def write_inputs(folder: Path) -> tuple[Path, Path]:
         weights[f"network_{2 * i + 1}"] = normal(sizes[i + 1])
     for layer, size in enumerate((2, 80)):
         for direction in ("forward", "backward"):
-            for name, shape in (("kernel", (size, 160)), ("recurrent", (40, 160)), ("bias", (160,))):
+            for name, shape in (
+                ("kernel", (size, 160)),
+                ("recurrent", (40, 160)),
+                ("bias", (160,)),
+            ):
                 weights[f"lstm_{layer}_{direction}_{name}"] = normal(*shape)
     for i in range(3):
         weights[f"head_{i}_kernel"] = normal(80, 200)

@@ -26,7 +26,9 @@ def main() -> None:
     resident = []
     for start, stop in ((0, 500), (500, 5000)):
         data = tasks.dataset(20, seed=0, start=start)
-        learner.fit(data, epochs=stop // 100, initial_epoch=start // 100, steps_per_epoch=100, verbose=0)
+        learner.fit(
+            data, epochs=stop // 100, initial_epoch=start // 100, steps_per_epoch=100, verbose=0
+        )
         resident.append(psutil.Process().memory_info().rss / 2**20)
     print(json.dumps({"resident_mib": resident}))
 

@@ -78,7 +78,10 @@ def set_weights(learner, path) -> None:
     with np.load(path) as w:
         learner.network.set_weights([w[f"network_{i}"] for i in range(8)])
         for layer, lstm in enumerate(learner.encoder.lstms):
-            for direction, part in (("forward", lstm.forward_layer), ("backward", lstm.backward_layer)):
+            for direction, part in (
+                ("forward", lstm.forward_layer),
+                ("backward", lstm.backward_layer),
+            ):
                 names = ("kernel", "recurrent", "bias")
                 part.set_weights([w[f"lstm_{layer}_{direction}_{name}"] for name in names])
         for i in range(3):

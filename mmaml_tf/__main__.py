@@ -20,7 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
         "queries with predictions as CSV.",
     )
     adapt.add_argument("model", help="SavedModel directory written by learner.export()")
-    adapt.add_argument("--support", required=True, help="CSV with header: inputs x..., targets y...")
+    adapt.add_argument(
+        "--support", required=True, help="CSV with header: inputs x..., targets y..."
+    )
     adapt.add_argument("--query", required=True, help="CSV with header: the same inputs")
     adapt.add_argument("--mode", type=int, help="index of the task's mode (Multi-MAML only)")
     try:
@@ -86,7 +88,9 @@ def _read(path):
         raise InputError(f"{path}: the header {header} names a column twice.")
     for line, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
-            raise InputError(f"{path} line {line}: {len(row)} values, the header has {len(header)}.")
+            raise InputError(
+                f"{path} line {line}: {len(row)} values, the header has {len(header)}."
+            )
         try:
             numbers.append([float(value) for value in row])
         except ValueError:

@@ -27,7 +27,9 @@ class Estimate(NamedTuple):
         """Estimates the mean of `[n]` per-task values."""
         values = np.asarray(values, np.float64)
         deviation = values.std(ddof=1) if len(values) > 1 else np.nan
-        return cls(float(values.mean()), float(1.96 * deviation / np.sqrt(len(values))), len(values))
+        return cls(
+            float(values.mean()), float(1.96 * deviation / np.sqrt(len(values))), len(values)
+        )
 
     def __str__(self):
         return f"{self.mean:.3f} ± {self.ci95:.3f}"

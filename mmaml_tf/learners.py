@@ -64,7 +64,9 @@ class Learner(keras.Model):
         self.on_nonfinite = on_nonfinite
         self.modes = tuple(modes)
         self.loss_by_mode = [keras.metrics.Mean(name=f"loss_{mode}") for mode in self.modes]
-        self._adapt_graph = tf.function(self.adaptation_path, autograph=False, reduce_retracing=True)
+        self._adapt_graph = tf.function(
+            self.adaptation_path, autograph=False, reduce_retracing=True
+        )
         self._predict_graph = tf.function(self._forward, autograph=False, reduce_retracing=True)
 
     #: whether adaptation needs to be told each task's mode
@@ -99,7 +101,9 @@ class Learner(keras.Model):
             self.network.build(support_x)
 
     def _embedding_size(self, support_x, support_y):
-        points = [tf.zeros((1, 2, *shape[2:]), self.compute_dtype) for shape in (support_x, support_y)]
+        points = [
+            tf.zeros((1, 2, *shape[2:]), self.compute_dtype) for shape in (support_x, support_y)
+        ]
         embedding = self.encoder(*points)
         if len(embedding.shape) != 2 or embedding.shape[-1] is None:
             raise ValueError(
@@ -294,9 +298,7 @@ class Learner(keras.Model):
         """Returns the groups of variables whose outer gradients are clipped separately."""
         groups = [self.network.trainable_variables]
         if self.encoder is not None:
-            groups.append(
-                self.encoder.trainable_variables + self.modulation.trainable_variables
-            )
+            groups.append(self.encoder.trainable_variables + self.modulation.trainable_variables)
         return groups
 
     def _clip(self, gradients, variables):

@@ -149,10 +149,10 @@ class KerasNetwork(TaskNetwork):
 
     The model is run once per task by `tf.vectorized_map` over `stateless_call`, so that it costs
     no Python loop; XLA cannot compile that form. A convolution whose kernel differs by task is
-    the one operation that runs in a loop over tasks inside the graph. Modulation is folded into the weights of Dense
-    and convolution layers, kernel·scale and bias·scale + shift, which equals modulating the
-    pre-activation. What the model updates besides its trained weights (moving averages) is
-    discarded.
+    the one operation that runs in a loop over tasks inside the graph. Modulation is folded into
+    the weights of Dense and convolution layers, kernel·scale and bias·scale + shift, which equals
+    modulating the pre-activation. What the model updates besides its trained weights (moving
+    averages) is discarded.
 
     Args:
         model: a built Keras model: functional, sequential or subclassed.

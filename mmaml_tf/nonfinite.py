@@ -79,9 +79,7 @@ class UpdateGuard(keras.layers.Layer):
         """Raises NonFiniteError if training has stopped, naming step, seed, mode and tensors."""
         if not int(self.stopped):
             return
-        tensors = [
-            n for n, bad in zip(self.tensors, self.bad_tensors.numpy(), strict=True) if bad
-        ]
+        tensors = [n for n, bad in zip(self.tensors, self.bad_tensors.numpy(), strict=True) if bad]
         named = dict(enumerate(modes))
         bad_modes = [named.get(i, i) for i, bad in enumerate(self.bad_modes.numpy()) if bad]
         seed, step = self.origin.numpy()

@@ -211,7 +211,7 @@ class Tracker:
                         continue
                 getattr(run, job)(*values)
         except Exception as error:
-            self._give_up(f"{job}: {type(error).__name__}: {str(error).strip()[:500]}")
+            self._give_up(f"{job}: {type(error).__name__}: {str(error).strip()[:300]}")
             if run is not None and run.local:
                 with contextlib.suppress(Exception):
                     run.client.set_terminated(run.id, "FAILED")
@@ -237,6 +237,8 @@ class _Run:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
         from psutil import cpu_percent
 
+        # MLflow reads the level from the environment only when it is first imported.
+        logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
         # It announces each retry, and one warning is enough.
         logging.getLogger("urllib3.connectionpool").addFilter(_is_not_ours)
         cpu_percent()  # The first call of a process returns 0.
@@ -405,12 +407,17 @@ def _probe(uri, database):
 
     Raises:
         OSError: if a server refuses the connection or does not answer.
-        sqlite3.Error: if a SQLite file cannot be written.
+        sqlite3.Error: if a SQLite file cannot be written, for another reason than that another
+            process is writing it.
     """
     if database is not None:
         database.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(sqlite3.connect(database, timeout=_CLOSE_TIMEOUT)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with contextlib.closing(sqlite3.connect(database, timeout=0)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                    raise
         return
     url = urlsplit(uri)
     if url.scheme not in ("http", "https"):

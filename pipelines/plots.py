@@ -10,7 +10,7 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from pipelines.published import METHODS
 
@@ -24,7 +24,7 @@ STYLE = {
     "film": ("#0072B2", "v"),
     "sigmoid": ("#D55E00", "P"),
     "film_layer1": ("#7A7A7A", "X"),
-    "bayes": ("#000000", "_"),
+    "bayes": ("#000000", "*"),
 }
 
 # Modes have colours of their own (Paul Tol's bright palette), so as not to look like methods.
@@ -53,6 +53,7 @@ _SETTINGS = {
     "figure.dpi": 110,
 }
 _WIDTH = 14.0
+_BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
 
 # Values from which a fall is drawn as no smaller: a logarithmic axis has no zero.
 _SMALLEST = 1e-3
@@ -102,7 +103,7 @@ def training_curves(panels: Mapping[str, Mapping[str, tuple]], path: Path) -> No
         path: the file to write.
     """
     with plt.rc_context(_SETTINGS):
-        fig, axes = _panels(panels, height=4.9, sharey=True)
+        fig, axes = _panels(panels, height=4.9, sharey=True, sharex=True)
         for ax, curves in zip(axes, panels.values(), strict=True):
             for kind, (steps, losses) in curves.items():
                 colour, marker = STYLE[kind]
@@ -110,6 +111,7 @@ def training_curves(panels: Mapping[str, Mapping[str, tuple]], path: Path) -> No
                     steps, losses, color=colour, marker=marker, ms=6, lw=1.7, markevery=(0.08, 0.2)
                 )
             _log_axis(ax.yaxis)
+            ax.xaxis.set_major_locator(MaxNLocator(5))
             ax.set_xlabel("outer iteration")
             _note_if_empty(ax, curves)
         axes[0].set_ylabel("training loss (MSE on noisy query points)")
@@ -145,6 +147,7 @@ def adaptation_steps(
                 va="top",
                 fontsize=10.5,
                 color="#555555",
+                bbox=_BEHIND_TEXT,
             )
             _log_axis(ax.yaxis)
             ax.set_xlim(-0.3, last + 0.3)
@@ -173,7 +176,7 @@ def per_mode(
         kinds = _kinds(panels)
         for ax, (title, values) in zip(axes, panels.items(), strict=True):
             for kind, band in values.items():
-                offset = (kinds.index(kind) - (len(kinds) - 1) / 2) * 0.76 / max(1, len(kinds) - 1)
+                offset = (kinds.index(kind) - (len(kinds) - 1) / 2) * 0.7 / max(1, len(kinds) - 1)
                 colour, marker = STYLE[kind]
                 ax.errorbar(
                     np.arange(len(band.mean)) + offset,
@@ -182,7 +185,7 @@ def per_mode(
                     fmt=marker,
                     color=colour,
                     ms=9 if kind == "bayes" else 6.5,
-                    mew=2.5 if kind == "bayes" else 0.5,
+                    mew=0.5,
                     elinewidth=1.6,
                     zorder=3,
                 )
@@ -192,16 +195,28 @@ def per_mode(
             ax.grid(axis="x", visible=False)
             ax.set_xticks(range(len(modes[title])), modes[title])
             ax.set_xlim(-0.5, len(modes[title]) - 0.5)
-            _note_if_empty(ax, values)
+            _note_if_empty(ax, set(values) - {"bayes"})
         axes[0].set_ylabel("final MSE against noisy targets")
         _method_legend(fig, panels, markers_only=True)
         _save(fig, path)
 
 
-def functions(examples: Functions, modes: Sequence[str], path: Path) -> None:
-    """Draws example tasks, one row per mode, and how the predictions adapt to them."""
+def functions(
+    examples: Functions,
+    modes: Sequence[str],
+    path: Path,
+    start: str = "prediction, no inner step",
+) -> None:
+    """Draws example tasks, one row per mode, and how the predictions adapt to them.
+
+    Args:
+        examples: the tasks and predictions.
+        modes: names of the modes.
+        path: the file to write.
+        start: name of the prediction before any inner step.
+    """
     steps = len(examples.predictions) - 1
-    ramp = matplotlib.colormaps["Blues"](np.linspace(0.32, 1.0, steps + 1))
+    ramp = matplotlib.colormaps["Blues"](np.linspace(1.0, 0.32, steps + 1))[::-1]
     rows = [np.flatnonzero(examples.mode == index) for index in range(len(modes))]
     columns = max(len(row) for row in rows)
     with plt.rc_context(_SETTINGS):
@@ -223,7 +238,7 @@ def functions(examples: Functions, modes: Sequence[str], path: Path) -> None:
             Line2D([], [], color="black", marker="o", ls="", ms=8, mec="white"),
             *(Line2D([], [], color=colour, lw=2.2) for colour in ramp),
         ]
-        names = ["truth", "support points", "MMAML (FiLM), after modulation"]
+        names = ["truth", "support points", start]
         names += [f"after {n} inner step{'s' if n > 1 else ''}" for n in range(1, steps + 1)]
         if examples.baseline is not None:
             handles.append(Line2D([], [], color=STYLE["maml"][0], ls="--", lw=2))
@@ -272,12 +287,13 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
     return np.convolve(values, kernel)[cut] / weight[cut]
 
 
-def _panels(panels, height, sharey=False, **grid):
+def _panels(panels, height, sharex=False, sharey=False, **grid):
     fig, axes = plt.subplots(
         1,
         len(panels),
         figsize=(_WIDTH, height),
         squeeze=False,
+        sharex=sharex,
         sharey=sharey,
         gridspec_kw=grid,
     )
@@ -316,8 +332,6 @@ def _limit_diverging(ax, panels, bayes, trained):
 
 
 def _function(ax, examples, task, ramp):
-    low = [examples.truth[task].min(), examples.support_y[task].min()]
-    high = [examples.truth[task].max(), examples.support_y[task].max()]
     for curve, colour in zip(examples.predictions[:, task], ramp, strict=True):
         ax.plot(examples.x, curve, color=colour, lw=2.2)
     ax.plot(examples.x, examples.truth[task], color="black", lw=1.4)
@@ -332,12 +346,19 @@ def _function(ax, examples, task, ramp):
         mec="white",
         zorder=4,
     )
-    low.append(examples.predictions[-1, task].min())
-    high.append(examples.predictions[-1, task].max())
+    ax.set_ylim(*_function_limits(examples, task))
+
+
+def _function_limits(examples, task):
+    """Returns limits that show truth and support, and predictions as far as that allows."""
+    values = np.concatenate([examples.truth[task], examples.support_y[task]])
+    middle, half = (values.max() + values.min()) / 2, max(np.ptp(values) / 2, 1.0)
+    low, high = middle - half, middle + half
     # A curve that does not fit would otherwise shrink the one to be seen.
-    low, high = max(min(low), 2 * low[0] - high[0]), min(max(high), 2 * high[0] - low[0])
-    margin = 0.12 * max(high - low, 1.0)
-    ax.set_ylim(low - margin, high + margin)
+    low = min(low, max(examples.predictions[-1, task].min(), low - half))
+    high = max(high, min(examples.predictions[-1, task].max(), high + half))
+    margin = 0.1 * (high - low)
+    return low - margin, high + margin
 
 
 def _log_axis(axis):
@@ -370,7 +391,8 @@ def _method_legend(fig, panels, markers_only=False, **more):
 
 def _note_if_empty(ax, content):
     if not content:
-        ax.text(0.5, 0.5, "not run", transform=ax.transAxes, ha="center", color="#666666")
+        where = {"transform": ax.transAxes, "ha": "center", "bbox": _BEHIND_TEXT}
+        ax.text(0.5, 0.6, "not run", color="#666666", **where)
 
 
 def _save(fig, path):

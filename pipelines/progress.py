@@ -16,7 +16,11 @@ class Progress:
     def __init__(self, name: str, total: int):
         terminal = sys.stderr.isatty()
         self._bar = tqdm(
-            total=total, desc=name, unit="it", mininterval=0.5 if terminal else 15, ascii=not terminal
+            total=total,
+            desc=name,
+            unit="it",
+            mininterval=0.5 if terminal else 15,
+            ascii=not terminal,
         )
 
     def update(self, row: dict) -> None:

@@ -496,10 +496,6 @@ def _effective(results, size):
     return {"median": float(median), "percentile_5": float(low)}
 
 
-def _panel_titles(results):
-    return {size: f"{size} modes: {', '.join(m)}" for size, m in results.mode_sets.items()}
-
-
 def draw(results: Results, scores: dict[str, float], directory: Path) -> None:
     """Draws all pictures."""
     from pipelines import plots
@@ -518,7 +514,8 @@ def draw(results: Results, scores: dict[str, float], directory: Path) -> None:
     for size, modes in results.mode_sets.items():
         examples = _function_examples(results, size)
         if examples is not None:
-            plots.functions(examples, modes, directory / f"functions_{size}.png")
+            start = f"{METHODS['film'].label}, after modulation"
+            plots.functions(examples, modes, directory / f"functions_{size}.png", start)
     if scores:
         modes = max(results.mode_sets.values(), key=len)
         plots.embeddings(_embedding_maps(results, scores), modes, directory / "embeddings.png")
@@ -554,10 +551,12 @@ def _adaptation_bands(results, size):
         # The LSTM learner has no inner step; further rows of its losses mean nothing.
         adapts = METHODS[kind].post_adaptation
         count = len(runs[0].report.losses["noisy"]) if adapts else 1
-        values = [
-            Summary.of([run.report.estimate(None, step, "noisy") for run in runs])
-            for step in range(count)
-        ]
+        # Losses may overflow beyond the steps that were trained.
+        with np.errstate(invalid="ignore"):
+            values = [
+                Summary.of([run.report.estimate(None, step, "noisy") for run in runs])
+                for step in range(count)
+            ]
         bands[kind] = Band(np.arange(count), *_columns(values))
     return bands
 
@@ -658,6 +657,10 @@ def _training_text(results):
     return f"{counts} outer iterations (published: {published.ITERATIONS})"
 
 
+def _seeds_text(results):
+    return f"seed{'s' if len(results.seeds) > 1 else ''} {', '.join(map(str, results.seeds))}"
+
+
 def protocol_notes(results: Results) -> list[str]:
     """Returns what was done, in short."""
     tasks = results.held_out["distribution"]
@@ -665,13 +668,13 @@ def protocol_notes(results: Results) -> list[str]:
     low, high = tasks["x_range"]
     return [
         f"Scale “{results.scale}”: {_training_text(results)}, "
-        f"{results.inner_steps} inner steps; seeds {', '.join(map(str, results.seeds))}.",
+        f"{results.inner_steps} inner steps; {_seeds_text(results)}.",
         f"Evaluation: the same {results.held_out['tasks_per_mode']} held-out tasks per mode for "
         f"all methods, each with {tasks['support']} support and {tasks['query']} query points, x "
         f"uniform in [{low:g}, {high:g}]. SHA-256 digest of the tasks: "
         f"{results.held_out['digest']}.",
         f"Gaussian noise of standard deviation {noise:g} on support and query targets, so that no "
-        f"method gets below {noise**2:.2g} on average (the noise floor).",
+        f"predictor has an expected error below {noise**2:.2g} (the noise floor).",
         "Headline metric: mean squared error (MSE) on the query points against noisy targets, "
         "after modulation and before any inner step (post-modulation) and after the inner steps "
         "(post-adaptation). The final error is the latter, and for the LSTM learner, which has "
@@ -682,14 +685,15 @@ def protocol_notes(results: Results) -> list[str]:
 def table_notes(results: Results) -> list[str]:
     """Returns the notes under the headline table."""
     notes = [_spread_note(results), f"¹ {published.FIRST_LAYER_NOTE}"]
-    skipped = [
-        f"{METHODS[kind].label}, {_title(size)}, seed {run.seed}: {run.skipped} of "
-        f"{run.metrics['iterations'] * (size if kind == 'multi_maml' else 1)}"
-        for kind in _kinds(results)
-        for size in results.mode_sets
-        for run in results.runs.get((kind, size), [])
-        if run.skipped
-    ]
+    skipped = []
+    for kind in _kinds(results):
+        for size in results.mode_sets:
+            runs = results.runs.get((kind, size), [])
+            count = sum(run.skipped for run in runs)
+            if count:
+                members = size if kind == "multi_maml" else 1
+                updates = members * sum(run.metrics["iterations"] for run in runs)
+                skipped.append(f"{METHODS[kind].label}, {_title(size)}: {count} of {updates}")
     if skipped:
         notes.append(
             "² Outer updates were skipped because their meta-gradient was not finite: "
@@ -817,20 +821,20 @@ def _captions(results):
         f"outer iteration{over_seeds}; logarithmic vertical axis. Each logged value is the mean "
         f"of {logged} iterations; the curves are slightly smoothed by a centred running mean of "
         f"{window} logged values. Multi-MAML is the mean of its single-mode members.",
-        "adaptation": "MSE against noisy targets over all held-out tasks after 0 to 10 inner "
-        f"steps, with the {spread} as a band; logarithmic vertical axis. The dotted vertical line "
-        f"marks the {results.inner_steps} steps used in training. Step 0 is the error after "
-        "modulation; for MAML and Multi-MAML, which are not modulated, it is that of the shared "
-        "initialisation before it has seen the task. The LSTM learner has no inner steps (level "
-        "dotted line). Dashed: Bayes-optimal.",
+        "adaptation": "MSE over all held-out tasks against noisy targets, by number of inner "
+        f"steps, with the {spread} as a band; logarithmic vertical axis. The dotted vertical "
+        f"line marks the {results.inner_steps} steps used in training. Step 0 is the error after "
+        "modulation; for MAML and Multi-MAML, which are not modulated, it is that of the "
+        "initialisation, before it has seen the task. The LSTM learner has no inner steps (level "
+        "dotted line). Dashed: Bayes-optimal. A curve that diverges leaves the picture.",
         "functions": "Three example tasks per mode (one row each), not among the held-out tasks: "
         "support points, the function without noise, and the predictions of MMAML (FiLM) after "
         "modulation and after each inner step, from light to dark; dashed, MAML after as many "
-        f"inner steps. Seed {results.seeds[0]}; panels have different vertical axes, and curves "
-        "that do not fit may leave them.",
+        "inner steps. One seed (the first that ran); panels have different vertical axes, and "
+        "curves that do not fit may leave them.",
         "embeddings": "t-SNE maps of the task embeddings of MMAML (FiLM), coloured by mode: the "
         f"first {_TSNE_TASKS} held-out tasks of each mode at most, perplexity "
-        f"{_TSNE_PERPLEXITY}, random_state {_RANDOM_STATE}, seed {results.seeds[0]}. The "
+        f"{_TSNE_PERPLEXITY}, random_state {_RANDOM_STATE}, one seed (the first that ran). The "
         "silhouette is that of the modes among the raw embeddings of all held-out tasks "
         "(Euclidean distances; 1 is separate, 0 is mixed), not of the map.",
     }
@@ -861,7 +865,7 @@ def main() -> None:
     check_inputs(params, files, cells, arguments.partial)
     results = load(params, files, cells)
     write(results, files.results)
-    print(f"{files.results}: {headline_table(results).markdown()}", sep="\n")
+    print(headline_table(results).markdown(), files.results, sep="\n")
 
 
 if __name__ == "__main__":

@@ -66,9 +66,7 @@ def test_first_order_drops_exactly_the_second_order_terms(float64):
         loss = tf.reduce_mean(learner.task_losses(batch.query_y, predictions))
     for first_order, per_task in zip(gradients, tape.gradient(loss, adapted), strict=True):
         np.testing.assert_allclose(first_order, tf.reduce_sum(per_task, 0), rtol=1e-10)
-    _, second = factory.outer_gradient(
-        factory.learner("MAML", loop=factory.inner_loop(1)), batch
-    )
+    _, second = factory.outer_gradient(factory.learner("MAML", loop=factory.inner_loop(1)), batch)
     assert not np.allclose(gradients[0], second[0])
 
 
@@ -106,8 +104,12 @@ def test_generic_network_equals_the_fast_one(kind, recipe):
 def test_generic_convolution_is_modulated_like_its_pre_activation():
     """Folding into a convolution's weights equals an affine map of its output."""
     model = keras.Sequential(
-        [keras.Input((4, 4, 2)), keras.layers.Conv2D(3, 2), keras.layers.Flatten(),
-         keras.layers.Dense(1)]
+        [
+            keras.Input((4, 4, 2)),
+            keras.layers.Conv2D(3, 2),
+            keras.layers.Flatten(),
+            keras.layers.Dense(1),
+        ]
     )
     network = mm.networks.KerasNetwork(model)
     assert network.modulated_widths == (3,)
@@ -125,8 +127,12 @@ def test_generic_convolution_is_modulated_like_its_pre_activation():
 def test_second_order_through_a_generic_convolution(float64):
     """One inner step on two tasks against the same step taken task by task, without any map."""
     model = keras.Sequential(
-        [keras.Input((3, 3, 1)), keras.layers.Conv2D(2, 2, activation="tanh"),
-         keras.layers.Flatten(), keras.layers.Dense(1)]
+        [
+            keras.Input((3, 3, 1)),
+            keras.layers.Conv2D(2, 2, activation="tanh"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(1),
+        ]
     )
     rng = np.random.default_rng(0)
     x, q = (tf.constant(rng.normal(size=(2, 4, 3, 3, 1))) for _ in range(2))

@@ -96,13 +96,17 @@ def test_a_bank_trains_like_its_members_apart():
         rows = [a[mode::2] for a in batch[:5]]
         single.fit(repeat(mm.Episodes(*rows, batch.origin), 3), verbose=0)
         alone.append(single)
-        for a, b in zip(bank.networks[mode].get_weights(), single.network.get_weights(), strict=True):
+        for a, b in zip(
+            bank.networks[mode].get_weights(), single.network.get_weights(), strict=True
+        ):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     joined = mm.MultiMAML.from_learners(alone, factory.MODES)
     joined.compile(loss="mse")
     x, y, q = batch[:3]
     np.testing.assert_allclose(
-        joined.adapt(x, y, mode=batch.mode)(q), bank.adapt(x, y, mode=batch.mode)(q), rtol=1e-3,
+        joined.adapt(x, y, mode=batch.mode)(q),
+        bank.adapt(x, y, mode=batch.mode)(q),
+        rtol=1e-3,
         atol=1e-5,
     )
     with pytest.raises(ValueError, match="no mode was given"):

@@ -181,9 +181,7 @@ class FunctionTasks:
         episodes, _, curves = self._draw(tasks_per_mode, seed, -1, grid)
         grid = tf.reshape(tf.constant(grid, tf.float32), [1, -1, 1])
         query_x = tf.tile(grid, [len(curves), 1, 1])
-        return Episodes(
-            *(a.numpy() for a in episodes._replace(query_x=query_x, query_y=curves))
-        )
+        return Episodes(*(a.numpy() for a in episodes._replace(query_x=query_x, query_y=curves)))
 
     def config(self) -> dict:
         """Returns the constructor arguments as plain values."""

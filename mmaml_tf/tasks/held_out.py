@@ -57,7 +57,9 @@ class HeldOut(NamedTuple):
         rows = [np.flatnonzero(self.episodes.mode == self.modes.index(mode)) for mode in modes]
         mode = np.concatenate([np.full(len(r), i, np.int32) for i, r in enumerate(rows)])
         rows = np.concatenate(rows)
-        take = {k: v[rows] for k, v in self.episodes._asdict().items() if k not in ("mode", "origin")}
+        take = {
+            k: v[rows] for k, v in self.episodes._asdict().items() if k not in ("mode", "origin")
+        }
         return HeldOut(
             Episodes(**take, mode=mode, origin=self.episodes.origin),
             {name: target[rows] for name, target in self.targets.items()},

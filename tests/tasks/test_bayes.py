@@ -39,9 +39,7 @@ def test_posterior_means_and_mixture_equal_a_grid_integration():
         np.testing.assert_allclose(
             posterior.log_evidence[family][likely], np.log(evidence[family][likely]), atol=0.15
         )
-        np.testing.assert_allclose(
-            posterior.mean[family][likely], means[family][likely], atol=0.06
-        )
+        np.testing.assert_allclose(posterior.mean[family][likely], means[family][likely], atol=0.06)
     weights = np.array(evidence) / np.sum(evidence, axis=0)
     expected = np.einsum("fn,fnq->nq", weights, np.array(means))
     predicted, effective = posterior.predict(("sinusoid", "linear"))

@@ -1,0 +1,255 @@
+"""The whole pipeline at `smoke` scale in a temporary repository, one cell per recipe."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CELLS = ["maml_2", "single_sinusoid", "single_linear", "lstm_2", "film_2"]
+ROWS = ["maml_2", "multi_maml_2", "lstm_2", "film_2"]
+
+
+def run(repository, *command, check=True, **kwargs):
+    done = subprocess.run(
+        command, cwd=repository.path, env=repository.env, capture_output=True, text=True, **kwargs
+    )
+    assert not check or done.returncode == 0, (
+        f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+    )
+    return done.stdout + done.stderr
+
+
+class Repository:
+    def __init__(self, path):
+        self.path = path
+        # The package under test is the one in the clone, not the installed one.
+        self.env = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(path),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{path}/mlflow.db",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+
+    def edit(self, change):
+        file = self.path / "params.yaml"
+        params = yaml.safe_load(file.read_text())
+        change(params)
+        file.write_text(yaml.safe_dump(params))
+
+    def stages_run(self, *arguments):
+        """Runs dvc repro; returns the names of the stages that it ran."""
+        output = run(self, "dvc", "repro", *arguments)
+        marker = "Running stage '"
+        return [line.split("'")[1] for line in output.splitlines() if line.startswith(marker)]
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clone")
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file() and name != "dvc.lock":
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, path / name)
+    repository = Repository(path)
+
+    def shrink(params):
+        params["scale"] = "smoke"
+        regression = params["regression"]
+        regression |= {"trained": CELLS, "evaluated": ROWS, "exported": ["film_2"]}
+        regression["evaluated_alone"] = [row for row in ROWS if row != "multi_maml_2"]
+
+    repository.edit(shrink)
+    stages = yaml.safe_load((path / "dvc.yaml").read_text())
+    for other in (3, 5):
+        del stages["stages"][f"evaluate_multi_maml_{other}"]
+        del stages["artifacts"][f"mmaml-film-{other}-modes"]
+    (path / "dvc.yaml").write_text(yaml.safe_dump(stages, sort_keys=False))
+    for command in (
+        ["init", "--quiet"],
+        ["add", "--all"],
+        ["-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-qm", "test"],
+    ):
+        run(repository, "git", *command)
+    return repository
+
+
+@pytest.fixture(scope="module")
+def reproduced(repository):
+    repository.first = repository.stages_run()
+    return repository
+
+
+def test_repro_runs_every_stage_and_writes_the_results(reproduced):
+    expected = {"prepare@smoke", "evaluate_multi_maml_2@smoke-multi_maml_2-0"}
+    expected |= {f"train@smoke-{cell}-0" for cell in CELLS}
+    expected |= {f"evaluate@smoke-{row}-0" for row in ROWS if row != "multi_maml_2"}
+    expected |= {"export@smoke-film_2-0", "report_regression@smoke", "page@smoke"}
+    assert set(reproduced.first) == expected
+    results = reproduced.path / "results/smoke"
+    assert (results / "report.html").stat().st_size > 50_000
+    assert "MMAML" in (results / "regression/table.md").read_text()
+    metrics = json.loads((results / "regression/metrics/film_2-0.json").read_text())
+    assert metrics["overall"]["noisy"]["post_adaptation"]["n"] == 40
+    exported = reproduced.path / "models/smoke/regression/export/film_2-0"
+    assert (exported / "model.keras").exists()
+    assert (exported / "saved_model/saved_model.pb").exists()
+
+
+def test_a_second_repro_does_nothing(reproduced):
+    assert reproduced.stages_run() == []
+
+
+def test_metrics_plots_and_graph_can_be_shown(reproduced):
+    assert "film_2-0.json" in run(reproduced, "dvc", "metrics", "show")
+    assert "evaluate@smoke-film_2-0" in run(reproduced, "dvc", "dag")
+    run(reproduced, "dvc", "plots", "show")
+
+
+def test_multi_maml_is_the_bank_of_its_single_mode_members(reproduced):
+    folder = reproduced.path / "models/smoke/regression/evaluation"
+    with np.load(folder / "multi_maml_2-0.npz") as file:
+        assert file["losses_noisy"].shape == (11, 40)
+        np.testing.assert_array_equal(file["modes"], ["sinusoid", "linear"])
+    with np.load(folder / "film_2-0.npz") as file:
+        assert file["embeddings"].shape == (40, 80)
+
+
+def test_every_cell_is_a_tracked_run_with_its_model(reproduced):
+    script = """
+import json, mlflow
+client = mlflow.MlflowClient()
+experiment = client.get_experiment_by_name("regression-smoke")
+runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+film = runs["film_2-0"]
+model = mlflow.pyfunc.load_model(f"runs:/{film.info.run_id}/model")
+print(json.dumps({
+    "runs": sorted(runs),
+    "status": {run.info.status for run in runs.values()} == {"FINISHED"},
+    "params": film.data.params,
+    "loss": [m.step for m in client.get_metric_history(film.info.run_id, "loss")],
+    "loss_linear": len(client.get_metric_history(film.info.run_id, "loss_linear")),
+    "metrics": sorted(film.data.metrics),
+    "datasets": [d.dataset.name for d in film.inputs.dataset_inputs],
+    "artifacts": [a.path for a in client.list_artifacts(film.info.run_id)],
+    "inputs": model.metadata.signature.inputs.input_names(),
+}))
+"""
+    seen = json.loads(run(reproduced, sys.executable, "-c", script).strip().splitlines()[-1])
+    assert seen["runs"] == sorted(f"{name}-0" for name in {*CELLS, *ROWS})
+    assert seen["status"]
+    assert seen["params"]["cell.inner_steps"] == "5"
+    assert seen["loss"] == [10, 20]
+    assert seen["loss_linear"] == 2
+    assert "overall.noisy.post_adaptation.mean" in seen["metrics"]
+    assert any(name.startswith("system/") for name in seen["metrics"])
+    assert set(seen["datasets"]) == {"function tasks", "held-out tasks"}
+    assert "plots" in seen["artifacts"]
+    assert seen["inputs"] == ["support_x", "support_y", "query_x"]
+
+
+def test_a_changed_cell_reruns_that_cell_and_the_report_alone(reproduced):
+    reproduced.edit(lambda p: p["regression"]["cells"]["lstm_2"].update(encoder_units=8))
+    assert reproduced.stages_run() == [
+        "train@smoke-lstm_2-0",
+        "evaluate@smoke-lstm_2-0",
+        "report_regression@smoke",
+        "page@smoke",
+    ]
+
+
+def test_another_scale_leaves_these_results_alone(reproduced):
+    reproduced.edit(lambda p: p.update(scale="laptop"))
+    try:
+        listed = run(reproduced, "dvc", "stage", "list", "--name-only")
+        outputs = run(reproduced, "dvc", "stage", "list", "--long")
+    finally:
+        reproduced.edit(lambda p: p.update(scale="smoke"))
+    assert "train@laptop-film_2-0" in listed
+    assert "smoke" not in listed + outputs
+
+
+def test_a_killed_stage_goes_on_where_it_was(reproduced):
+    """SIGKILL during training; the same command ends with the bytes of an uninterrupted run."""
+
+    def longer(params):
+        params["regression"]["cells"]["maml_2"]["inner_steps"] = 1
+        params["scales"]["smoke"]["regression"].update(iterations=1500, checkpoint_every=50)
+
+    reproduced.edit(longer)
+    stage = "train@smoke-maml_2-0"
+    folder = reproduced.path / "checkpoints/regression/smoke"
+    known = set(folder.glob("*"))
+    process = subprocess.Popen(
+        ["dvc", "repro", "--single-item", stage],
+        cwd=reproduced.path,
+        env=reproduced.env,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.time() + 120
+    while not any(list(p.glob("step-*")) for p in set(folder.glob("*")) - known):
+        assert time.time() < deadline and process.poll() is None, "no checkpoint came"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    (new,) = set(folder.glob("*")) - known
+    steps = [int(p.name.split("-")[1]) for p in new.glob("step-*")]
+    assert steps and max(steps) < 1500, "killed too late to tell"
+    assert reproduced.stages_run("--single-item", stage) == [stage]
+    weights = reproduced.path / "models/smoke/regression/maml_2-0.npz"
+    history = reproduced.path / "results/smoke/regression/history/maml_2-0.csv"
+    resumed = weights.read_bytes(), history.read_bytes()
+    shutil.rmtree(new)
+    run(reproduced, "dvc", "repro", "--single-item", "--force", "--no-run-cache", stage)
+    assert (weights.read_bytes(), history.read_bytes()) == resumed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p.update(scale="huge"), "scale is 'huge'"),
+        (lambda p: p.pop("threads"), "'threads' is missing"),
+        (lambda p: p["regression"]["cells"]["maml_2"].pop("modes"), "'modes' is missing"),
+        (lambda p: p["regression"]["cells"]["maml_2"].update(step=3), r"unknown settings ['step']"),
+        (
+            lambda p: p["scales"]["smoke"]["regression"].update(iterations=-1),
+            "iterations is -1; expected a positive whole number",
+        ),
+    ],
+)
+def test_bad_parameters_end_before_any_work(tmp_path, change, message):
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    change(params)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    command = [sys.executable, "-m", "pipelines.train_regression"]
+    start = time.time()
+    done = subprocess.run(
+        [*command, "--scale", "smoke", "--cell", "maml_2", "--seed", "0"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert time.time() - start < 5, "it should not have imported TensorFlow"
+    assert not (tmp_path / "models").exists()

@@ -1,0 +1,443 @@
+import base64
+import csv
+import html.parser
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+import yaml
+
+from pipelines import report_page, report_regression
+
+PARAMS = pathlib.Path(__file__).parents[2] / "params.yaml"
+MODES = ("sinusoid", "linear", "quadratic", "tanh", "absolute")
+LEVELS = {  # (before, after) adaptation
+    "maml": (4.0, 1.1),
+    "multi_maml": (5.0, 0.45),
+    "lstm": (0.37, 0.37),
+    "softmax": (1.6, 0.36),
+    "film": (2.3, 0.33),
+    "sigmoid": (1.9, 0.5),
+    "film_layer1": (2.4, 0.4),
+}
+
+
+class Inputs:
+    """Synthetic outputs of the stages before the report, in the working directory."""
+
+    def __init__(self, seeds=(0,), evaluated=None, tasks=24, scale="laptop", iterations=2000):
+        self.params = yaml.safe_load(PARAMS.read_text())
+        self.params["scale"], self.params["seeds"] = scale, list(seeds)
+        if evaluated:
+            self.params["regression"]["evaluated"] = list(evaluated)
+        self.tasks, self.scale, self.iterations = tasks, scale, iterations
+        self.models = pathlib.Path("models") / scale / "regression"
+        self.results = pathlib.Path("results") / scale / "regression"
+
+    def write(self):
+        pathlib.Path("params.yaml").write_text(yaml.safe_dump(self.params))
+        for folder in ("evaluation", "metrics", "history"):
+            base = self.models if folder == "evaluation" else self.results
+            (base / folder).mkdir(parents=True, exist_ok=True)
+        self._held_out(np.random.default_rng(99))
+        for seed in self.params["seeds"]:
+            for index, mode in enumerate(MODES):
+                self._history(f"single_{mode}", [mode], seed, 0.5, np.random.default_rng(index))
+            for index, name in enumerate(self.params["regression"]["evaluated"]):
+                self._cell(name, seed, np.random.default_rng([seed, index]))
+        return self
+
+    def arrays(self, name, seed=0):
+        with np.load(self.models / "evaluation" / f"{name}-{seed}.npz") as file:
+            return dict(file)
+
+    def _held_out(self, rng):
+        count, shape = 5 * self.tasks, (5 * self.tasks, 5, 1)
+        x, y = rng.uniform(-5, 5, (2, *shape)).astype(np.float32)
+        clean = rng.normal(size=shape).astype(np.float32)
+        noisy = clean + 0.3 * rng.normal(size=shape).astype(np.float32)
+        # Shuffled, so that choosing a mode set's tasks is not a matter of cutting them off.
+        mode = rng.permutation(np.repeat(np.arange(5, dtype=np.int32), self.tasks))
+        np.savez(
+            self.models / "held_out.npz",
+            modes=np.array(MODES), support_x=x, support_y=y, query_x=x, query_y=noisy, mode=mode,
+            origin=np.array([7, 0]), target_noisy=noisy, target_noise_free=clean,
+        )  # fmt: skip
+        np.savez(
+            self.models / "bayes.npz",
+            log_evidence=rng.normal(-3, 3, (5, count)).astype(np.float32),
+            mean=clean[None, ..., 0] + 0.4 * rng.normal(size=(5, count, 5)).astype(np.float32),
+            effective=rng.uniform(2, 400, (5, count)).astype(np.float32),
+            families=np.array(MODES),
+        )
+        description = {
+            "digest": "ab" * 32,
+            "distribution": {
+                "modes": MODES, "support": 5, "query": 5, "noise": 0.3, "x_range": [-5.0, 5.0]
+            },
+            "tasks_per_mode": self.tasks,
+            "bayes_particles_per_family": 20000,
+        }  # fmt: skip
+        (self.results / "held_out.json").write_text(json.dumps(description))
+
+    def _cell(self, name, seed, rng):
+        kind = name.rpartition("_")[0]
+        modes = self.params["regression"]["cells"][name]["modes"]
+        steps = 0 if kind == "lstm" else 5
+        before, after = (value * len(modes) / 2 for value in LEVELS[kind])
+        decay = np.exp(-0.7 * np.arange(11))[:, None]
+        size = rng.gamma(1.2, size=(1, len(modes) * self.tasks))
+        clean = (after + (before - after) * decay) * size * rng.uniform(0.8, 1.2, (11, size.size))
+        mode = np.repeat(np.arange(len(modes), dtype=np.int32), self.tasks)
+        arrays = {
+            "losses_noisy": (clean + 0.09).astype(np.float32),
+            "losses_noise_free": clean.astype(np.float32),
+            "mode": mode,
+            "modes": np.array(modes),
+            "steps": steps,
+        }
+        if kind not in ("maml", "multi_maml"):
+            centres = np.random.default_rng(5).normal(size=(5, 80))
+            arrays["embeddings"] = (centres[mode] + rng.normal(size=(len(mode), 80))).astype("f4")
+        arrays |= self._examples(modes, steps, after, rng)
+        np.savez(self.models / "evaluation" / f"{name}-{seed}.npz", **arrays)
+        skipped = 3 if name == "maml_2" else 0
+        metrics = {"cell": name, "seed": seed, "iterations": self.iterations, "inner_steps": steps}
+        metrics |= {"skipped_updates": skipped}
+        (self.results / "metrics" / f"{name}-{seed}.json").write_text(json.dumps(metrics))
+        if kind != "multi_maml":
+            self._history(name, modes, seed, after, rng)
+
+    def _examples(self, modes, steps, after, rng):
+        same = np.random.default_rng(len(modes))
+        slope, bias = same.uniform(-1, 1, (2, 3 * len(modes), 1))
+        x = np.linspace(-5, 5, 101)
+        mode = np.repeat(np.arange(len(modes)), 3)[:, None]
+
+        def curve(x):
+            return slope * 3 * np.sin(x + mode) + bias * (1 + 0.2 * x * mode)
+
+        support = same.uniform(-5, 5, (3 * len(modes), 5))
+        wrong = after * rng.normal(size=(len(slope), 1)) * np.cos(x)
+        path = [curve(x) + wrong + 2 * np.exp(-0.5 * n) * np.sin(x / 2) for n in range(steps + 1)]
+        return {
+            "example_support_x": support[..., None],
+            "example_support_y": curve(support)[..., None] + 0.3 * same.normal(size=(1, 5, 1)),
+            "example_mode": mode[:, 0],
+            "example_x": x,
+            "example_truth": curve(x),
+            "example_predictions": np.array(path),
+        }
+
+    def _history(self, name, modes, seed, after, rng):
+        with open(self.results / "history" / f"{name}-{seed}.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["step", "loss", *(f"loss_{mode}" for mode in modes), "skipped"])
+            every = max(100, self.iterations // 700 // 100 * 100)
+            for step in range(every, self.iterations + 1, every):
+                loss = (after + 20 * np.exp(-step / 300) + 2 * np.exp(-step / 4000)) * len(modes)
+                loss *= rng.uniform(0.85, 1.15) / 2
+                skipped = 2 if name == "single_linear" else 0
+                writer.writerow([step, loss, *[loss] * len(modes), skipped])
+
+
+def run(monkeypatch, *options, module=report_regression, scale="laptop"):
+    monkeypatch.setattr("sys.argv", ["report", "--scale", scale, *options])
+    module.main()
+
+
+def markdown_tables(path):
+    """Returns each Markdown table as rows of cells by method."""
+    tables = []
+    for block in re.findall(r"(?:^\|.*\n)+", path.read_text(), re.MULTILINE):
+        lines = [
+            [cell.strip() for cell in row.strip("|\n").split("|")] for row in block.split("\n")
+        ]
+        tables.append({line[0]: line[1:] for line in lines if len(line) > 1})
+    return tables
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def estimate(values):
+    values = np.asarray(values, np.float64)
+    return np.mean(values), 1.96 * np.sqrt(np.var(values, ddof=1) / len(values))
+
+
+def text(values):
+    return "{:.3f} ± {:.3f}".format(*estimate(values))
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """The whole report of one seed, written once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("report"))
+        inputs = Inputs().write()
+        run(patch)
+        run(patch, module=report_page)
+        inputs.models, inputs.results = inputs.models.absolute(), inputs.results.absolute()
+        yield inputs
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_headline_table_has_the_arrays_numbers_beside_the_published_ones(full):
+    table, noise_free, per_mode = markdown_tables(full.results / "table.md")
+    film = full.arrays("film_3")["losses_noisy"]
+    assert table["MMAML (FiLM)"][4:8] == [text(film[0]), "1.923", text(film[5]), "0.444"]
+    maml = full.arrays("maml_5")["losses_noisy"]
+    assert table["MAML"][8:] == ["–", "–", text(maml[5]), "1.668"]
+    lstm = full.arrays("lstm_5")
+    assert table["LSTM learner"][8:] == [text(lstm["losses_noisy"][0]), "0.898", "–", "–"]
+    assert noise_free["LSTM learner"][2] == text(lstm["losses_noise_free"][0])
+    assert noise_free["MMAML (FiLM)"][1] == text(full.arrays("film_3")["losses_noise_free"][5])
+    linear = film[5][full.arrays("film_3")["mode"] == 1]
+    assert per_mode["MMAML (FiLM)"][3] == text(linear)
+    assert table["MMAML (FiLM, layer 1 only)"][4:] == ["–"] * 8
+
+
+def test_every_published_number_is_in_the_table(full):
+    table = markdown_tables(full.results / "table.md")[0]
+    published = {label: " ".join(row[1::2]) for label, row in table.items()}
+    assert published["MAML"] == "– 1.085 – 1.231 – 1.668"
+    assert published["Multi-MAML"] == "– 0.433 – 0.713 – 1.082"
+    assert published["LSTM learner"] == "0.362 – 0.548 – 0.898 –"
+    assert published["MMAML (softmax)"] == "1.548¹ 0.361¹ 2.213 0.444 2.421 0.939"
+    assert published["MMAML (FiLM)"] == "2.421¹ 0.336¹ 1.923 0.444 2.166 0.868"
+    assert published["MMAML (FiLM, layer 1 only)"] == "2.421¹ 0.336¹ – – – –"
+    assert published["MMAML (sigmoid)"] == published["Bayes-optimal"] == "– – – – – –"
+
+
+def test_skipped_updates_are_told(full):
+    note = next(
+        line for line in (full.results / "table.md").read_text().split("\n") if "²" in line[:4]
+    )
+    assert "finite: MAML, 2 modes: 3 of 2000" in note
+    assert "Multi-MAML, 5 modes: 2 of 10000" in note  # what its member skipped
+
+
+def test_bayes_rows_mix_the_families_of_the_mode_set(full):
+    with (
+        np.load(full.models / "held_out.npz") as held_out,
+        np.load(full.models / "bayes.npz") as bayes,
+    ):
+        losses, sizes = [], []
+        for task in np.flatnonzero(held_out["mode"] < 3):
+            odds = np.exp(bayes["log_evidence"][:3, task].astype(np.float64))
+            odds /= odds.sum()
+            mean = sum(odds[f] * bayes["mean"][f, task] for f in range(3))
+            losses.append(np.mean((held_out["target_noisy"][task, :, 0] - mean) ** 2))
+            sizes.append(1 / sum(odds[f] ** 2 / bayes["effective"][f, task] for f in range(3)))
+    summary = json.loads((full.results / "summary.json").read_text())["bayes"]["3"]
+    found = summary["overall"]["noisy"]
+    np.testing.assert_allclose([found["mean"], found["ci95"]], estimate(losses), rtol=1e-5)
+    assert found["n"] == len(losses) == 3 * full.tasks
+    size = summary["effective_sample_size"]
+    np.testing.assert_allclose(
+        [size["median"], size["percentile_5"]], np.percentile(sizes, [50, 5]), rtol=1e-5
+    )
+    table = markdown_tables(full.results / "table.md")[0]
+    assert table["Bayes-optimal"][6] == text(losses)
+
+
+def test_table_csv_has_every_mode_and_target(full):
+    rows = {(r["method"], r["modes"], r["mode"]): r for r in rows_of(full.results / "table.csv")}
+    arrays = full.arrays("softmax_5")
+    for mode in ("all", *MODES):
+        row = rows["MMAML (softmax)", "5", mode]
+        chosen = slice(None) if mode == "all" else arrays["mode"] == MODES.index(mode)
+        for target in ("noisy", "noise_free"):
+            for name, step in (("post_modulation", 0), ("post_adaptation", 5)):
+                found = [float(row[f"{target}_{name}{end}"]) for end in ("", "_spread")]
+                expected = estimate(arrays[f"losses_{target}"][step, chosen])
+                np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert rows["MMAML (softmax)", "5", "all"]["published_post_adaptation"] == "0.939"
+    assert rows["MAML", "2", "all"]["skipped_updates"] == "3"
+    assert rows["MAML", "2", "all"]["noisy_post_modulation"] == ""
+    assert ("MMAML (FiLM, layer 1 only)", "3", "all") not in rows
+
+
+def test_differences_are_paired(full):
+    rows = rows_of(full.results / "differences.csv")
+    found = {(r["method"], r["reference"], r["modes"], r["mode"]): r for r in rows}
+    ours, other = full.arrays("lstm_3"), full.arrays("film_3")
+    paired = ours["losses_noisy"][0].astype(np.float64) - other["losses_noisy"][5]
+    row = found["LSTM learner", "MMAML (FiLM)", "3", "all"]
+    np.testing.assert_allclose(
+        [float(row["mean"]), float(row["ci95"])], estimate(paired), rtol=1e-4
+    )
+    row = found["LSTM learner", "MMAML (FiLM)", "3", "quadratic"]
+    np.testing.assert_allclose(float(row["mean"]), paired[ours["mode"] == 2].mean(), rtol=1e-4)
+    assert int(row["n"]) == full.tasks
+    assert ("Bayes-optimal", "MAML", "5", "all") in found
+    assert ("MAML", "MAML", "5", "all") not in found
+
+
+def test_silhouette_is_that_of_the_raw_embeddings(full):
+    scores = json.loads((full.results / "summary.json").read_text())["embedding_silhouette"]
+    assert set(scores) == {"film_2-0", "film_3-0", "film_5-0"}
+    arrays = full.arrays("film_3")
+    points, mode = arrays["embeddings"].astype(np.float64), arrays["mode"]
+    distance = np.linalg.norm(points[:, None] - points[None], axis=2)
+    values = []
+    for i in range(len(points)):
+        means = [distance[i, mode == m].mean() for m in range(3)]
+        own = means[mode[i]] * full.tasks / (full.tasks - 1)  # without the point itself
+        nearest = min(means[m] for m in range(3) if m != mode[i])
+        values.append((nearest - own) / max(nearest, own))
+    np.testing.assert_allclose(scores["film_3-0"], np.mean(values), rtol=1e-4)
+
+
+class Loads(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.sources, self.anchors, self.links = set(), [], set(), []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.add(tag)
+        self.anchors.add(attrs.get("id"))
+        self.links += [attrs["href"]] if "href" in attrs else []
+        self.sources += [
+            attrs[name] for name in ("src", "srcset", "data", "poster") if name in attrs
+        ]
+
+
+def test_page_needs_no_other_file(full):
+    page = (full.results.parent / "report.html").read_text()
+    loads = Loads()
+    loads.feed(page)
+    assert not loads.tags & {"script", "link", "iframe", "object", "embed", "base"}
+    assert not re.search(r"url\(|@import", page)
+    assert all(link.removeprefix("#") in loads.anchors for link in loads.links)
+    names = {"training_curves", "adaptation_steps", "per_mode", "embeddings"}
+    names |= {f"functions_{size}" for size in (2, 3, 5)}
+    files = {path.stem: path.read_bytes() for path in (full.results / "plots").iterdir()}
+    assert set(files) == names
+    embedded = [
+        base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in loads.sources
+    ]
+    assert sorted(embedded) == sorted(files.values())
+    assert "Matplotlib" not in str(embedded[0][:400])
+
+
+def test_several_seeds_are_summarised_over_seeds(workspace, monkeypatch):
+    inputs = Inputs(seeds=(0, 1, 2), evaluated=["maml_2", "film_2"]).write()
+    monkeypatch.setattr(report_regression, "draw", lambda *arguments: None)
+    run(monkeypatch)
+    means = [
+        {name: inputs.arrays(name, seed)["losses_noisy"][5].astype(np.float64).mean()
+         for name in ("maml_2", "film_2")}
+        for seed in range(3)
+    ]  # fmt: skip
+    films = [m["film_2"] for m in means]
+    table = markdown_tables(inputs.results / "table.md")[0]
+    assert table["MMAML (FiLM)"][2] == f"{np.mean(films):.3f} ± {np.std(films, ddof=1):.3f}"
+    assert "3 seeds (0, 1, 2)" in (inputs.results / "table.md").read_text()
+    rows = rows_of(inputs.results / "differences.csv")
+    rows = [
+        r for r in rows
+        if (r["method"], r["reference"], r["mode"]) == ("MMAML (FiLM)", "MAML", "all")
+    ]  # fmt: skip
+    assert [r["seed"] for r in rows] == ["0", "1", "2", "all"]
+    differences = [m["film_2"] - m["maml_2"] for m in means]
+    found = [float(r["mean"]) for r in rows]
+    np.testing.assert_allclose(found, [*differences, np.mean(differences)], rtol=1e-4)
+    assert float(rows[-1]["sd_over_seeds"]) == pytest.approx(np.std(differences, ddof=1), rel=1e-4)
+
+
+def test_a_missing_input_is_named_with_its_stage(workspace, monkeypatch):
+    inputs = Inputs(evaluated=["maml_2", "multi_maml_2"]).write()
+    (inputs.models / "evaluation/multi_maml_2-0.npz").unlink()
+    with pytest.raises(SystemExit) as error:
+        run(monkeypatch)
+    assert str(inputs.models / "evaluation/multi_maml_2-0.npz") in str(error.value)
+    assert "dvc repro evaluate_multi_maml_2@laptop-multi_maml_2-0`" in str(error.value)
+    assert "--partial" in str(error.value)
+    (inputs.models / "evaluation/maml_2-0.npz").unlink()
+    with pytest.raises(SystemExit, match=r"dvc repro evaluate@laptop-maml_2-0`\. 1 more"):
+        run(monkeypatch)
+    (inputs.models / "bayes.npz").unlink()
+    with pytest.raises(SystemExit, match="dvc repro prepare@laptop`"):
+        run(monkeypatch, "--partial")
+    with pytest.raises(SystemExit, match=r"with `scale: paper` in params\.yaml"):
+        run(monkeypatch, scale="paper")
+
+
+def test_stages_that_make_inputs_exist():
+    stages = yaml.safe_load((PARAMS.parent / "dvc.yaml").read_text())["stages"]
+    params = yaml.safe_load(PARAMS.read_text())
+    cells = report_regression.table_cells(params)
+    missing = report_regression.Files("paper-of-nowhere").missing(params, cells)
+    names = {stage.partition("@")[0] for stage in missing.values()}
+    assert names <= set(stages)
+    assert len(names) == 6
+
+
+def test_partial_reports_what_there_is_and_twice_the_same(workspace, monkeypatch):
+    cells = ["maml_2", "film_2", "sigmoid_2", "maml_3", "film_3"]
+    inputs = Inputs(seeds=(0, 1), evaluated=cells, scale="paper", tasks=12).write()
+    for name in ("sigmoid_2-0", "sigmoid_2-1", "maml_3-0", "maml_3-1", "film_3-0", "maml_2-1"):
+        (inputs.models / f"evaluation/{name}.npz").unlink()
+    (inputs.results / "history/film_2-0.csv").unlink()
+    outputs = []
+    for _ in range(2):
+        run(monkeypatch, "--partial", scale="paper")
+        run(monkeypatch, module=report_page, scale="paper")
+        files = sorted(path for path in pathlib.Path("results").rglob("*") if path.is_file())
+        outputs.append({path: path.read_bytes() for path in files})
+    assert outputs[0] == outputs[1]
+    table = markdown_tables(inputs.results / "table.md")[0]
+    assert table["MMAML (sigmoid)"][:4] == ["not run", "–", "not run", "–"]
+    assert table["MAML"][2].endswith(" (1 seed)²")
+    assert table["MAML"][6] == "not run"
+    assert json.loads((inputs.results / "summary.json").read_text())["not_run"] == [
+        "sigmoid_2", "maml_3",
+    ]  # fmt: skip
+    rows = rows_of(inputs.results / "table.csv")
+    assert [r["spread"] for r in rows if r["method"] == "MMAML (sigmoid)"] == ["not run"] * 3
+
+
+def test_nothing_at_all_can_be_reported(workspace, monkeypatch):
+    inputs = Inputs(evaluated=["maml_2", "film_2"]).write()
+    for path in (inputs.models / "evaluation").iterdir():
+        path.unlink()
+    run(monkeypatch, "--partial")
+    assert markdown_tables(inputs.results / "table.md")[0]["MAML"][2] == "not run"
+
+
+def test_an_unknown_cell_is_an_error(workspace, monkeypatch):
+    inputs = Inputs()
+    inputs.params["regression"]["evaluated"] = ["single_tanh"]
+    pathlib.Path("params.yaml").write_text(yaml.safe_dump(inputs.params))
+    with pytest.raises(SystemExit, match="single_tanh"):
+        run(monkeypatch)
+
+
+def test_page_joins_domains_in_order_and_refuses_foreign_pictures(workspace, monkeypatch):
+    results = pathlib.Path("results/smoke")
+    with pytest.raises(SystemExit, match=r"section\.html"):
+        run(monkeypatch, module=report_page, scale="smoke")
+    for domain in ("zoo", "classification", "regression"):
+        section = report_page.Section("A < B", report_page.paragraph(f"text & {domain}"))
+        report_page.write_domain(results / domain / "section.html", domain, [section])
+    run(monkeypatch, module=report_page, scale="smoke")
+    page = (results / "report.html").read_text()
+    order = [page.index(f'<article id="{d}">') for d in ("regression", "classification", "zoo")]
+    assert order == sorted(order)
+    assert "A &lt; B" in page and "text &amp; zoo" in page
+    for source in ("https://example.org/x.png", "absent.png", "/x.png"):
+        section = report_page.Section("P", report_page.figure(source, "caption"))
+        report_page.write_domain(results / "zoo" / "section.html", "zoo", [section])
+        with pytest.raises(SystemExit, match="no file beside it"):
+            run(monkeypatch, module=report_page, scale="smoke")
