@@ -88,7 +88,7 @@ class Checkpoints:
         for directory in reversed(self._complete()):
             try:
                 checkpoint, config = _read(directory)
-            except (OSError, ValueError, KeyError, EOFError) as error:
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 warnings.warn(
                     f"checkpoint {directory} is damaged ({error}); trying the one before it.",
                     stacklevel=2,
@@ -130,15 +130,23 @@ def set_learner_state(learner, arrays: dict[str, np.ndarray]) -> None:
     Raises:
         ValueError: when names or shapes do not match, naming them.
     """
-    variables = _variables(learner)
-    if set(variables) != set(arrays):
-        raise ValueError(f"state does not fit the learner: {set(variables) ^ set(arrays)} differ.")
-    for name, variable in variables.items():
-        if tuple(variable.shape) != arrays[name].shape:
+    variables, arrays = _by_position(_variables(learner)), _by_position(arrays)
+    unmatched = {(variables | arrays)[key][0] for key in set(variables) ^ set(arrays)}
+    if unmatched:
+        raise ValueError(f"state does not fit the learner: {sorted(unmatched)} differ.")
+    for key, (name, variable) in variables.items():
+        if tuple(variable.shape) != arrays[key][1].shape:
             raise ValueError(
-                f"{name} has shape {tuple(variable.shape)}, the stored array {arrays[name].shape}."
+                f"{name} has shape {tuple(variable.shape)}, the stored array "
+                f"{arrays[key][1].shape}."
             )
-        variable.assign(arrays[name])
+    for key, (_, variable) in variables.items():
+        variable.assign(arrays[key][1])
+
+
+def _by_position(named):
+    """Keys a state by kind and position: names hold numbers that Keras counts in a process."""
+    return {name.partition("/")[0]: (name, value) for name, value in named.items()}
 
 
 def _variables(learner):

@@ -154,13 +154,12 @@ class Tracker:
                 stay as it is until `close` returns.
             name: name of the model in the run.
             example: the endpoint's inputs by name, [T, K, ...], [T, Q, ...] or [T]. Their types
-                and their sizes after the first two axes become the signature, and the first task
-                the model's input example.
+                and their sizes after the first two axes become the signature; the first points of
+                the first task become the model's input example.
             prediction: the endpoint's result for them, [T, Q, ...].
         """
-        first = {key: np.array(array[:1]) for key, array in example.items()}
-        output = np.array(prediction[:1])
-        self._put("model", Path(saved_model).absolute(), name, first, output)
+        first = {key: _first(array) for key, array in example.items()}
+        self._put("model", Path(saved_model).absolute(), name, first, _first(prediction))
 
     def close(self, finished: bool = True) -> None:
         """Stores what is left and ends the run; waits for that, but not for ever.
@@ -213,6 +212,7 @@ class Tracker:
         except Exception as error:
             self._give_up(f"{job}: {type(error).__name__}: {str(error).strip()[:300]}")
             if run is not None and run.local:
+                # Numbers are missing, so it must not look as if it went on or was complete.
                 with contextlib.suppress(Exception):
                     run.client.set_terminated(run.id, "FAILED")
 
@@ -459,6 +459,12 @@ def _is_number(value):
     except (TypeError, ValueError, OverflowError):
         return False
     return True
+
+
+def _first(array):
+    """Returns a copy of an array's first element along its first two axes, which stay."""
+    array = np.asarray(array)
+    return array[(slice(1),) * min(array.ndim, 2)].copy()
 
 
 def _tensor_spec(array, name=None):

@@ -707,7 +707,7 @@ def table_notes(results: Results) -> list[str]:
         "Bayes-optimal: the posterior mean under the true task distribution, by importance "
         f"sampling with {results.held_out['bayes_particles_per_family']} particles per family. "
         f"Effective sample size, median and 5th percentile over tasks: {'; '.join(sizes)}. Where "
-        "it is small the row is somewhat worse than the optimum."
+        "it is small the row may lie above the optimum."
     )
     return notes
 

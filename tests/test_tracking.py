@@ -210,6 +210,14 @@ def test_failure_is_one_warning(failure, store, tmp_path, monkeypatch, warned):
         assert read(store, failure)[1].info.status == "FAILED"
 
 
+def test_relative_file_is_meant_from_where_the_tracker_is_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mlflow.db"
+    assert tracking._absolute("sqlite:///mlflow.db") == (f"sqlite:///{path}", path)
+    assert tracking._absolute(f"sqlite:///{path}") == (f"sqlite:///{path}", path)
+    assert tracking._absolute("http://a:1/b") == ("http://a:1/b", None)
+
+
 def test_password_is_not_shown(warned):
     with Tracker(EXPERIMENT, "r", "k", uri=f"http://me:secret@127.0.0.1:{closed_port()}"):
         pass
@@ -219,7 +227,8 @@ def test_password_is_not_shown(warned):
 
 # Loads the file alone, as importing the package takes seconds.
 TRACK = """
-import importlib.util, sys, time
+import importlib.util, logging, sys, time
+logging.basicConfig()
 path, uri, key = sys.argv[1:]
 spec = importlib.util.spec_from_file_location("tracking", path)
 tracking = importlib.util.module_from_spec(spec)
