@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import math
 import sys
 from pathlib import Path
 
@@ -51,12 +52,17 @@ def _adapt(arguments):
         )
     if not (Path(arguments.model) / "saved_model.pb").exists():
         raise InputError(f"{arguments.model} is no SavedModel; learner.export(path) writes one.")
-    model = tf.saved_model.load(arguments.model)
+    try:
+        model = tf.saved_model.load(arguments.model)
+        specs = model.signatures["adapt_and_predict"].structured_input_signature[1]
+    except (OSError, KeyError) as error:
+        raise InputError(
+            f"{arguments.model} is no model that learner.export(path) wrote, or is damaged: {error}"
+        ) from None
     x = [[row[support_names.index(name)] for name in inputs] for row in support]
     y = [[row[support_names.index(name)] for name in targets] for row in support]
     q = [[row[query_names.index(name)] for name in inputs] for row in query]
     tensors = [np.asarray([a], np.float32) for a in (x, y, q)]
-    specs = model.signatures["adapt_and_predict"].structured_input_signature[1]
     for name, tensor in zip(("support_x", "support_y"), tensors, strict=False):
         if specs[name].shape[-1] != tensor.shape[-1]:
             raise InputError(
@@ -68,7 +74,10 @@ def _adapt(arguments):
             "this model needs --mode." if "mode" in specs else "this model takes no --mode."
         )
     mode = [] if arguments.mode is None else [np.array([arguments.mode], np.int32)]
-    predictions = model.adapt_and_predict(*tensors, *mode)[0].numpy()
+    try:
+        predictions = model.adapt_and_predict(*tensors, *mode)[0].numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise InputError(f"--mode {arguments.mode}: {error.message}") from None
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow([*inputs, *targets])
     writer.writerows([*a, *b] for a, b in zip(q, predictions.tolist(), strict=True))
@@ -78,15 +87,17 @@ def _read(path):
     """Returns the header and the rows of numbers of a CSV file."""
     try:
         with open(path, newline="") as file:
-            rows = [row for row in csv.reader(file) if row]
+            reader = csv.reader(file)
+            rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
     if len(rows) < 2:
         raise InputError(f"{path} needs a header line and at least one point.")
-    header, numbers = rows[0], []
+    (_, header), *rows = rows
     if len(set(header)) < len(header):
         raise InputError(f"{path}: the header {header} names a column twice.")
-    for line, row in enumerate(rows[1:], start=2):
+    numbers = []
+    for line, row in rows:
         if len(row) != len(header):
             raise InputError(
                 f"{path} line {line}: {len(row)} values, the header has {len(header)}."
@@ -95,6 +106,8 @@ def _read(path):
             numbers.append([float(value) for value in row])
         except ValueError:
             raise InputError(f"{path} line {line}: {row} are not all numbers.") from None
+        if not all(map(math.isfinite, numbers[-1])):
+            raise InputError(f"{path} line {line}: {row} are not all finite.")
     return header, numbers
 
 

@@ -151,7 +151,7 @@ def _by_position(named):
 
 def _variables(learner):
     weights = {f"weight_{i:03d}/{v.name}": v for i, v in enumerate(learner.weights)}
-    optimizer = learner.optimizer.variables if learner.optimizer is not None else []
+    optimizer = learner.optimizer.variables if learner.compiled else []
     return weights | {f"optimizer_{i:03d}/{v.name}": v for i, v in enumerate(optimizer)}
 
 

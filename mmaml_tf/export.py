@@ -45,6 +45,11 @@ def write_saved_model(learner, path) -> None:
 
     @tf.function(input_signature=specs + mode, autograph=False)
     def adapt_and_predict(support_x, support_y, query_x, *mode):
+        for index in mode:
+            # A one-hot choice of a mode that does not exist would be a network of zeros.
+            message = f"mode must be the index of one of {learner.modes}."
+            tf.debugging.assert_non_negative(index, message)
+            tf.debugging.assert_less(index, len(learner.modes), message)
         return learner.call((support_x, support_y, query_x), *mode)
 
     module = tf.Module()

@@ -91,6 +91,7 @@ class Learner(keras.Model):
                 self.encoder.build(support_x, support_y)
             widths = self.network.modulated_widths
             self.modulation.build_for(self._embedding_size(support_x, support_y), widths)
+        self._check_outputs(support_x, support_y)
         names = ["loss"] + [v.path for v in self.trainable_variables]
         self.guard = UpdateGuard(self.on_nonfinite, names, len(self.modes), name="guard")
         self.support_shapes = (support_x, support_y)
@@ -111,6 +112,19 @@ class Learner(keras.Model):
                 f"{tuple(embedding.shape)}; expected [T, E] with a known E."
             )
         return embedding.shape[-1]
+
+    def _check_outputs(self, support_x, support_y):
+        """Refuses outputs that the loss would silently broadcast against the targets."""
+        x = tf.zeros((1, 1, *support_x[2:]), self.compute_dtype)
+        outputs = self.network.functional_call(self._shared_weights(), x).shape[2:]
+        targets = support_y[2:]
+        # Integer class labels have no axis of classes, or one of size 1.
+        labels = len(outputs) - len(targets) == 1 or (targets[-1:] == (1,) and outputs[-1] > 1)
+        if tuple(outputs) != tuple(targets) and not labels:
+            raise ValueError(
+                f"the task network gives outputs of shape {tuple(outputs)} per point, the targets "
+                f"have {tuple(targets)}; they must be equal (or the targets class labels)."
+            )
 
     def build_for(self, episodes: Episodes) -> None:
         """Creates all weights for episodes like these (tensors, arrays or specs)."""
@@ -236,19 +250,24 @@ class Learner(keras.Model):
 
     def get_compile_config(self):
         """Returns what `compile_from_config` needs."""
+        # Keras restores a class that overrides `compile` only if it overrides this too.
         return super().get_compile_config()
 
     def fit(self, x=None, *args, callbacks=None, **kwargs):
         """Trains on a dataset of `Episodes`; see `keras.Model.fit`.
 
         Raises:
+            ValueError: for data that are no episodes, or a learner that is not compiled.
             NonFiniteError: when a loss or meta-gradient is not finite (see `on_nonfinite`).
         """
-        if isinstance(x, tf.data.Dataset):
-            self.build_for(x.element_spec)
-            kwargs.setdefault("shuffle", False)  # the order of a dataset is its own
-        if self.built and self.optimizer is not None and not self.optimizer.built:
+        if not isinstance(x, tf.data.Dataset):
+            raise ValueError(f"fit takes a tf.data.Dataset of Episodes, got {type(x).__name__}.")
+        if not self.compiled:
+            raise ValueError("the learner is not compiled; call compile(optimizer, loss) first.")
+        self.build_for(x.element_spec)
+        if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
+        kwargs.setdefault("shuffle", False)  # the order of a dataset is its own
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
         return super().fit(x, *args, callbacks=[StopOnNonFinite(), *callbacks], **kwargs)
 

@@ -205,6 +205,10 @@ class KerasNetwork(TaskNetwork):
     def build(self, input_shape):
         """Does nothing: the model is built already."""
 
+    def call(self, x):
+        """Runs the model itself on `[N, ...]`."""
+        return self.model(x)
+
     def functional_call(self, weights, x, modulation=None):
         """See `TaskNetwork.functional_call`."""
         variables = self.model.trainable_variables

@@ -9,6 +9,7 @@ JSON object that says how each attempt ended.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -27,10 +28,10 @@ from mmaml_tf import checkpoint
 from mmaml_tf.checkpoint import Checkpoints
 from mmaml_tf.training import train
 
-LOG_EVERY, WINDOWS = 5, 20
+LOG_EVERY, WINDOWS = 5, 40
 #: long enough that kills land on every part of a run: of a step, and of writing each file
 STEP_SECONDS, SYNC_SECONDS = 0.003, 0.004
-DEADLINE = 60
+MOMENTS = ("starting", "stepping", "writing", "stepping")
 
 
 class Slow(keras.callbacks.Callback):
@@ -92,47 +93,55 @@ def end(process):
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def partial(directory):
-    return any(Path(directory).glob(".partial-*"))
+def unfinished(directory):
+    """The checkpoints that are being written, or whose writing was cut off, and since when."""
+    found = set()
+    for path in Path(directory).glob(".partial-*"):
+        with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+            found.add((path.name, path.stat().st_ctime_ns))
+    return found
+
+
+def ended(process):
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
 
 def kill(directory, moment, delay):
     """Kills one attempt; returns how it ended and what it had come to."""
+    before = unfinished(directory)
     with child(directory) as (process, ready):
         if moment != "starting":
             os.read(ready, 1)
         time.sleep(delay)
-        give_up = time.monotonic() + DEADLINE
-        while moment == "writing" and time.monotonic() < give_up:
-            if partial(directory) or os.waitid(
-                os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT
-            ):
-                break
+        while moment == "writing" and not (unfinished(directory) - before or ended(process)):
+            pass
         os.kill(process, signal.SIGKILL)
         status = end(process)
     newest = max((int(p.name[5:]) for p in Path(directory).glob("step-*")), default=0)
-    return {"moment": moment, "status": status, "step": newest, "partial": partial(directory)}
+    cut_off = bool(unfinished(directory) - before)
+    return {"moment": moment, "status": status, "step": newest, "cut_off": cut_off}
 
 
 def main(kills, folder):
     folder = Path(folder)
-    random_times = random.Random(0)
-    with child(folder / "whole") as (process, _):
+    times = random.Random(0)
+    with child(folder / "whole") as (process, ready):
         started = time.monotonic()
+        os.read(ready, 1)
+        start_up = time.monotonic() - started
         whole = end(process)
-        seconds = time.monotonic() - started
     attempts = []
-    moments = ["starting", "stepping", "writing", "stepping"]
-    for i in range(kills):
-        moment = moments[i % len(moments)]
-        limit = {"starting": 0.5 * seconds, "stepping": 0.12, "writing": 0.03}[moment]
-        attempts.append(kill(folder / "killed", moment, random_times.uniform(0, limit)))
+    for moment in itertools.islice(itertools.cycle(MOMENTS), 2 * kills):
+        limit = {"starting": start_up, "stepping": 0.2, "writing": 0.03}[moment]
+        attempts.append(kill(folder / "killed", moment, times.uniform(0, limit)))
+        if sum(attempt["status"] < 0 for attempt in attempts) == kills:
+            break
     with child(folder / "killed") as (process, _):
         last = end(process)
     # The first checkpoint of this one would come at the end.
     with child(folder / "terminated", 10 * LOG_EVERY * WINDOWS) as (process, ready):
         os.read(ready, 1)
-        time.sleep(random_times.uniform(0.0, 0.1))
+        time.sleep(times.uniform(0.0, 0.1))
         os.kill(process, signal.SIGTERM)
         terminated = end(process)
     after = [int(p.name[5:]) for p in (folder / "terminated").glob("step-*")]

@@ -237,6 +237,17 @@ def test_parts_that_do_not_fit_are_refused(make, message):
         make()
 
 
+def test_outputs_that_do_not_fit_the_targets_are_refused():
+    batch = factory.episodes()
+    wide = batch._replace(support_y=tf.ones((4, 3, 2)), query_y=tf.ones((4, 2, 2)))
+    learner = mm.MAML(factory.mlp(), mm.InnerLoop())
+    learner.compile()
+    with pytest.raises(ValueError, match=r"outputs of shape \(1,\) per point, the targets have"):
+        learner.fit(repeat(wide), verbose=0)
+    with pytest.raises(ValueError, match="tf.data.Dataset"):
+        learner.fit(batch, verbose=0)
+
+
 def test_an_encoder_that_does_not_fit_is_refused():
     class Bad(mm.encoders.SequenceEncoder):
         def call(self, support_x, support_y):

@@ -1,0 +1,155 @@
+"""Every network, modulation and learner keeps the promises of all, in combination.
+
+The cases cover each pair of a network and a learner, of a network and a modulation, and of a
+modulation and a learner.
+"""
+
+import factory
+import keras
+import numpy as np
+import pytest
+import states
+import tensorflow as tf
+
+import mmaml_tf as mm
+from mmaml_tf.checkpoint import Checkpoints
+from mmaml_tf.training import train
+
+NETWORKS = {
+    "MLP": lambda seed: factory.mlp(seed, hidden=(4, 3)),
+    "MLP with bias": lambda seed: factory.mlp(seed, hidden=(4, 3), bias_transformation=2),
+    "functional": lambda seed: factory.keras_mlp((4, 3), "functional"),
+    "sequential": lambda seed: factory.keras_mlp((4, 3), "sequential"),
+    "subclassed": lambda seed: factory.keras_mlp((4, 3), "subclassed"),
+}
+MODULATIONS = {
+    **{name: kind for name, kind in mm.modulation.MODULATIONS.items()},
+    "film without shift": lambda: mm.modulation.FiLM(shift=False),
+}
+UNMODULATED, MODULATED = ("MAML", "MultiMAML"), ("MMAML", "LSTMLearner")
+
+
+def cases():
+    """All networks with all modulations, whose learners alternate, and with all other learners."""
+    for i, network in enumerate(NETWORKS):
+        for learner in UNMODULATED:
+            yield network, learner, None
+        for j, modulation in enumerate(MODULATIONS):
+            yield network, MODULATED[(i + j) % 2], modulation
+
+
+def make(network, learner, modulation):
+    """An untrained learner, compiled and built."""
+    shared = {"modes": factory.MODES}
+    parts = {"inner_loop": factory.inner_loop(1)}
+    if learner == "MultiMAML":
+        parts["networks"] = [NETWORKS[network](seed) for seed in (0, 1)]
+    else:
+        parts["network"] = NETWORKS[network](0)
+    if learner in MODULATED:
+        parts["encoder"] = mm.encoders.SequenceEncoder(units=2, layers=1)
+        parts["modulation"] = MODULATIONS[modulation]()
+    made = getattr(mm, learner)(**parts, **shared)
+    return ready(made)
+
+
+def ready(learner):
+    learner.compile(keras.optimizers.Adam(1e-2), "mse", jit_compile=False)
+    learner.build_for(BATCH)
+    return learner
+
+
+def learn(learner, directory, iterations):
+    """Trains with a checkpoint after every second step."""
+    tasks = mm.tasks.FunctionTasks(support=3, query=2)
+    settings = {"batch": 2, "seed": 0, "log_every": 2, "checkpoint_every": 2}
+    checkpoints = Checkpoints(directory, {})
+    return train(learner, tasks, iterations=iterations, checkpoints=checkpoints, **settings)
+
+
+BATCH = factory.episodes(tasks=3, support=4, query=5)
+
+
+def predict(learner):
+    return learner.adapt(BATCH.support_x, BATCH.support_y, BATCH.mode)(BATCH.query_x).numpy()
+
+
+class Trained:
+    """A learner trained for four steps, with its checkpoints."""
+
+    def __init__(self, case, directory):
+        self.case = case
+        self.directory = directory
+        self.learner = make(*case)
+        self.history = learn(self.learner, directory, 4)
+        self.predictions = predict(self.learner)
+
+
+@pytest.fixture(scope="module", params=list(cases()), ids=lambda case: "-".join(map(str, case)))
+def trained(request, tmp_path_factory):
+    return Trained(request.param, tmp_path_factory.mktemp("trained"))
+
+
+def test_predictions_are_those_of_each_task_alone(trained):
+    assert trained.predictions.shape == (3, 5, 1)
+    assert np.isfinite(trained.predictions).all()
+    for t in range(3):
+        one = slice(t, t + 1)
+        x, y, q, _, mode = (a[one] for a in BATCH[:5])
+        batch_of_one = trained.learner.adapt(x, y, mode)(q)
+        np.testing.assert_allclose(batch_of_one, trained.predictions[one], rtol=1e-4, atol=1e-5)
+    single = trained.learner.adapt(x[0], y[0], mode[0])(q[0])
+    assert single.shape == (5, 1)
+    np.testing.assert_allclose(single, batch_of_one[0], rtol=1e-5, atol=1e-6)
+
+
+def test_interrupted_training_ends_alike(trained, tmp_path):
+    """The first half is a second run of the same steps, the second half resumes it."""
+    halves = []
+    for iterations in (2, 4):
+        learner = make(*trained.case)
+        halves.append(learn(learner, tmp_path, iterations))
+        name = f"step-{iterations:09d}/state.npz"
+        states.assert_same(trained.directory / name, tmp_path / name)
+    assert halves == [trained.history[:1], trained.history]
+    states.assert_same(trained.learner, learner)
+    np.testing.assert_array_equal(predict(learner), trained.predictions)
+
+
+def test_training_changes_every_weight(trained):
+    untrained = make(*trained.case)
+    pairs = zip(untrained.trainable_variables, trained.learner.trainable_variables, strict=True)
+    assert not [v.path for v, w in pairs if np.array_equal(v, w)]
+
+
+def test_the_configuration_makes_the_same_learner(trained):
+    config = trained.learner.get_config()
+    clone = ready(type(trained.learner).from_config(config))
+    assert type(clone) is type(trained.learner)
+    assert clone.get_config() == config
+    clone.set_weights(trained.learner.get_weights())
+    np.testing.assert_array_equal(predict(clone), trained.predictions)
+
+
+def test_a_keras_file_predicts_the_same(trained, tmp_path):
+    trained.learner.save(tmp_path / "learner.keras")
+    loaded = keras.models.load_model(tmp_path / "learner.keras")
+    states.assert_same(trained.learner, loaded)
+    np.testing.assert_array_equal(predict(loaded), trained.predictions)
+
+
+def test_a_saved_model_predicts_the_same(trained, tmp_path):
+    trained.learner.export(tmp_path / "model")
+    loaded = tf.saved_model.load(tmp_path / "model")
+    mode = [BATCH.mode] if trained.learner.needs_mode else []
+    predictions = loaded.adapt_and_predict(*BATCH[:3], *mode)
+    np.testing.assert_allclose(predictions, trained.predictions, rtol=1e-5, atol=1e-5)
+
+
+def test_the_cases_cover_all_pairs():
+    networks, learners, modulations = (set(values) for values in zip(*cases(), strict=True))
+    assert learners == {*UNMODULATED, *MODULATED}
+    assert modulations == {None, *MODULATIONS}
+    pairs = {(a, b) for case in cases() for a in case for b in case}
+    assert all((n, m) in pairs for n in networks for m in (*learners, *modulations))
+    assert all((m, r) in pairs for m in MODULATIONS for r in MODULATED)
