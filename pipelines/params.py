@@ -51,6 +51,7 @@ def regression_scale(params: dict, scale: str) -> dict:
     settings = get(params, f"scales.{scale}.regression")
     for name in (
         "iterations",
+        "member_iterations",
         "log_every",
         "checkpoint_every",
         "batch_per_mode",

@@ -175,12 +175,16 @@ class Cell(NamedTuple):
 
 def cell(params: dict, scale: str, name: str, seed: int) -> Cell:
     """Returns a cell of params.yaml, checked."""
+    schedule = dict(parameters.regression_scale(params, scale))
+    members = schedule.pop("member_iterations")
+    if name.startswith("single_"):
+        schedule["iterations"] = members
     return Cell(
         name,
         scale,
         seed,
         parameters.regression_cell(params, name),
-        parameters.regression_scale(params, scale),
+        schedule,
         parameters.get(params, "regression.tasks"),
         params["threads"],
     )
