@@ -244,7 +244,7 @@ def test_outputs_that_do_not_fit_the_targets_are_refused():
     learner.compile()
     with pytest.raises(ValueError, match=r"outputs of shape \(1,\) per point, the targets have"):
         learner.fit(repeat(wide), verbose=0)
-    with pytest.raises(ValueError, match="tf.data.Dataset"):
+    with pytest.raises(ValueError, match=r"tf\.data\.Dataset"):
         learner.fit(batch, verbose=0)
 
 
