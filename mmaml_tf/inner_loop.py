@@ -73,6 +73,8 @@ class InnerLoop:
             # task's loss depends on its own weights alone.
             total = tf.reduce_sum(loss(weights, step))
         gradients = tape.gradient(total, weights, unconnected_gradients="zero")
+        # A vectorised Keras model may give sparse gradients (IndexedSlices).
+        gradients = [tf.convert_to_tensor(g) for g in gradients]
         if self.first_order:
             gradients = [tf.stop_gradient(g) for g in gradients]
         if self.clip is not None:

@@ -39,6 +39,18 @@ def test_training_reduces_the_loss_and_reports_it_by_mode(recipe):
     np.testing.assert_allclose(np.mean(by_mode, axis=0), history["loss"], rtol=1e-4)
 
 
+def test_an_ordinary_keras_model_trains():
+    learner = factory.learner("MMAML", network=factory.keras_mlp(), jit="auto")
+    tasks = mm.tasks.FunctionTasks(query=10)
+    history = learner.fit(tasks.dataset(8, seed=0), epochs=4, steps_per_epoch=30, verbose=0).history
+    assert history["loss"][-1] < 0.8 * history["loss"][0]
+    report = mm.evaluate(learner, tasks, tasks_per_mode=6, batch=5)
+    batch = tasks.held_out(6, seed=7).episodes
+    predictions = learner.adapt(batch.support_x, batch.support_y)(batch.query_x)
+    expected = np.mean((predictions - batch.query_y) ** 2)
+    np.testing.assert_allclose(report.estimate().mean, expected, rtol=1e-4)
+
+
 def test_keras_evaluate_equals_the_mean_task_loss():
     learner = factory.learner("MMAML")
     batch = factory.episodes()
