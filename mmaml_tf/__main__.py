@@ -77,7 +77,7 @@ def _adapt(arguments):
     try:
         predictions = model.adapt_and_predict(*tensors, *mode)[0].numpy()
     except tf.errors.InvalidArgumentError as error:
-        raise InputError(f"--mode {arguments.mode}: {error.message}") from None
+        raise InputError(f"{arguments.model} refuses these inputs: {error.message}") from None
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow([*inputs, *targets])
     writer.writerows([*a, *b] for a, b in zip(q, predictions.tolist(), strict=True))

@@ -128,7 +128,7 @@ def set_learner_state(learner, arrays: dict[str, np.ndarray]) -> None:
     """Sets what `learner_state` returned.
 
     Raises:
-        ValueError: when names or shapes do not match, naming them.
+        ValueError: when positions or shapes do not match, naming them; nothing is set then.
     """
     variables, arrays = _by_position(_variables(learner)), _by_position(arrays)
     unmatched = {(variables | arrays)[key][0] for key in set(variables) ^ set(arrays)}

@@ -46,7 +46,8 @@ def train(
         the number of updates left out so far.
 
     Raises:
-        ValueError: when `iterations` is not a positive multiple of `log_every`.
+        ValueError: when `iterations` is not a positive multiple of `log_every`, or the step of the
+            checkpoint is none.
         CheckpointMismatchError: when the checkpoints belong to another configuration.
         NonFiniteError: see `Learner.fit`.
     """
@@ -61,6 +62,11 @@ def train(
     restored = checkpoints.restore() if checkpoints else None
     if restored is not None:
         step, history = restored.step, restored.history
+        if step % log_every:
+            raise ValueError(
+                f"the checkpoint is of step {step}, which is no multiple of log_every={log_every}; "
+                "go on with the log_every that the run was started with."
+            )
         set_learner_state(learner, restored.arrays)
         for row in history if on_log else ():
             on_log(row)

@@ -50,7 +50,7 @@ _SETTINGS = {
     "figure.constrained_layout.use": True,
     "figure.constrained_layout.w_pad": 0.08,
     "figure.constrained_layout.h_pad": 0.08,
-    "figure.dpi": 110,
+    "figure.dpi": 80,
 }
 _WIDTH = 14.0
 _BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}

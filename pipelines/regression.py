@@ -177,13 +177,14 @@ def cell(params: dict, scale: str, name: str, seed: int) -> Cell:
     """Returns a cell of params.yaml, checked."""
     schedule = dict(parameters.regression_scale(params, scale))
     members = schedule.pop("member_iterations")
-    if name.startswith("single_"):
+    settings = parameters.regression_cell(params, name)
+    if name.startswith("single_") or settings["method"] == "MultiMAML":
         schedule["iterations"] = members
     return Cell(
         name,
         scale,
         seed,
-        parameters.regression_cell(params, name),
+        settings,
         schedule,
         parameters.get(params, "regression.tasks"),
         params["threads"],

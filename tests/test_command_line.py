@@ -168,8 +168,8 @@ def test_a_directory_is_no_table(adapt):
         ("damaged", (), ["damaged", "learner.export"]),
         ("MultiMAML", (), ["this model needs --mode"]),
         ("MAML", ("--mode", "0"), ["this model takes no --mode"]),
-        ("MultiMAML", ("--mode", "2"), ["--mode 2", "sinusoid", "linear"]),
-        ("MultiMAML", ("--mode", "-1"), ["--mode -1", "sinusoid", "linear"]),
+        ("MultiMAML", ("--mode", "2"), ["mode must be the index of one of", "sinusoid", "linear"]),
+        ("MultiMAML", ("--mode", "-1"), ["mode must be the index of one of", "sinusoid", "linear"]),
         ("wide", (), ["the model takes 3 values per point for support_x"]),
     ],
 )

@@ -314,6 +314,12 @@ def test_another_configuration_is_refused(tmp_path):
     states.assert_same(weights, before)
 
 
+def test_windows_that_the_checkpoint_does_not_end_are_refused(tmp_path):
+    run(tmp_path, 10)
+    with pytest.raises(ValueError, match="step 10, which is no multiple of log_every=4"):
+        run(tmp_path, 20, log_every=4)
+
+
 def test_a_checkpoint_of_another_learner_is_refused(tmp_path):
     run(tmp_path, 10)
     with pytest.raises(ValueError, match=r"weight_000/kernel has shape \(1, 3\)"):
