@@ -86,7 +86,7 @@ def _adapt(arguments):
 def _read(path):
     """Returns the header and the rows of numbers of a CSV file."""
     try:
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
