@@ -281,13 +281,13 @@ class Learner(keras.Model):
             losses = self.task_losses(episodes.query_y, predictions)
             loss = self.outer_loss(losses, episodes.mode)
         gradients = outer.gradient(loss, sources, unconnected_gradients="zero")
+        gradients, finite = self._clip(gradients, variables)
         apply = self.guard.allow(
-            [tf.math.is_finite(loss)] + [tf.reduce_all(tf.math.is_finite(g)) for g in gradients],
+            [tf.math.is_finite(loss), *finite],
             tf.math.is_finite(losses),
             episodes.mode,
             episodes.origin,
         )
-        gradients = self._clip(gradients, variables)
 
         def update():
             self.optimizer.apply(gradients, variables)
@@ -321,13 +321,22 @@ class Learner(keras.Model):
         return groups
 
     def _clip(self, gradients, variables):
-        if self.outer_clip is None:
-            return gradients
-        of = {id(v): g for v, g in zip(variables, gradients, strict=True)}
+        """Clips each group by its norm; returns the gradients and whether each is finite."""
+        names = [id(v) for v in variables]
+        clipped = dict(zip(names, gradients, strict=True))
+        finite = {name: tf.reduce_all(tf.math.is_finite(g)) for name, g in clipped.items()}
         for group in self.gradient_groups():
-            clipped, _ = tf.clip_by_global_norm([of[id(v)] for v in group], self.outer_clip)
-            of |= {id(v): g for v, g in zip(group, clipped, strict=True)}
-        return [of[id(v)] for v in variables]
+            names_of_group = [id(v) for v in group]
+            own = [clipped[name] for name in names_of_group]
+            norm = tf.linalg.global_norm(own)
+            # The squares of large gradients overflow, here and in Adam, before they do themselves.
+            overflow = ~tf.math.is_finite(norm)
+            overflow &= tf.reduce_all([finite[name] for name in names_of_group])
+            if self.outer_clip is not None:
+                own, _ = tf.clip_by_global_norm(own, self.outer_clip, use_norm=norm)
+            clipped |= dict(zip(names_of_group, own, strict=True))
+            finite |= {name: finite[name] & ~overflow for name in names_of_group}
+        return [clipped[name] for name in names], [finite[name] for name in names]
 
     def _update_metrics(self, episodes, predictions, losses):
         finite = tf.math.is_finite(losses)
@@ -374,9 +383,26 @@ class Learner(keras.Model):
                     f"{name} has points of shape {tuple(given.shape[2:])}; this learner was "
                     f"built for {tuple(built[2:])}."
                 )
-        mode = None if mode is None else tf.convert_to_tensor(mode, tf.int32)
+        mode = self._as_modes(mode, support_x.shape[0])
         path, affine = self._adapt_graph(support_x, support_y, mode, steps)
         return Predictor(self, path[-1], affine, support_x, single)
+
+    def _as_modes(self, mode, tasks):
+        """Returns `[T]` modes as a tensor, checked, or None."""
+        if mode is None:
+            return None
+        mode = np.asarray(mode)
+        if mode.shape != (tasks,) or not np.issubdtype(mode.dtype, np.integer):
+            raise ValueError(
+                f"mode has shape {mode.shape} and type {mode.dtype}; expected one integer for each "
+                f"of the {tasks} tasks."
+            )
+        if self.needs_mode and not np.all((mode >= 0) & (mode < len(self.modes))):
+            raise ValueError(
+                f"mode is {mode.tolist()}; expected indices in {self.modes}, from 0 to "
+                f"{len(self.modes) - 1}."
+            )
+        return tf.convert_to_tensor(mode, tf.int32)
 
     def _as_input(self, array):
         return tf.cast(tf.convert_to_tensor(array), self.compute_dtype)

@@ -152,7 +152,8 @@ class KerasNetwork(TaskNetwork):
     the one operation that runs in a loop over tasks inside the graph. Modulation is folded into
     the weights of Dense and convolution layers, kernel·scale and bias·scale + shift, which equals
     modulating the pre-activation. What the model updates besides its trained weights (moving
-    averages) is discarded.
+    averages) is discarded: batch normalisation uses the statistics of the batch at hand. Random
+    layers (dropout, noise) are off, so that a task's adaptation is a function of its data.
 
     Args:
         model: a built Keras model: functional, sequential or subclassed.
@@ -160,8 +161,8 @@ class KerasNetwork(TaskNetwork):
             default all of them but the last, which is taken for the output layer.
 
     Raises:
-        ValueError: if the model is not built, has no trainable weight, or `modulated` names a
-            layer that does not exist.
+        ValueError: if the model is not built, has no trainable weight, has both random layers
+            and batch normalisation, or `modulated` names a layer that does not exist.
     """
 
     supports_xla = False
@@ -177,6 +178,7 @@ class KerasNetwork(TaskNetwork):
             raise ValueError(f"the Keras model {model.name!r} has no trainable weights to adapt.")
         self.model = model
         self.modulated = None if modulated is None else tuple(modulated)
+        self._training = _training_mode(model)
         affine = {layer.name: layer for layer in _affine_layers(model)}
         names = list(affine)[:-1] if modulated is None else self.modulated
         for name in names:
@@ -216,8 +218,7 @@ class KerasNetwork(TaskNetwork):
         folded = self._folded(weights, per_task, modulation)
         mapped = [w for w, is_mapped in zip(*folded, strict=True) if is_mapped]
 
-        # Training mode means the statistics of the batch at hand, as in the published networks.
-        training = {"training": True} if self.model._call_has_training_arg else {}
+        training = {"training": self._training} if self.model._call_has_training_arg else {}
 
         def one_task(inputs):
             x_task, mapped_task = inputs
@@ -267,8 +268,8 @@ class KerasNetwork(TaskNetwork):
     @classmethod
     def from_config(cls, config):
         """Makes the wrapper, and the model in it, from what `get_config` returned."""
-        model = keras.saving.deserialize_keras_object(config.pop("model"))
-        return cls(model, **config)
+        model = keras.saving.deserialize_keras_object(config["model"])
+        return cls(model, **{key: value for key, value in config.items() if key != "model"})
 
 
 def as_task_network(network: keras.Model) -> TaskNetwork:
@@ -298,6 +299,23 @@ _NORMALISATIONS = (
 )
 # Layers that leave a normalisation after them as bad a place as one right behind the kernel.
 _TRANSPARENT_LAYERS = (keras.layers.Dropout, keras.layers.SpatialDropout2D)
+
+
+def _training_mode(model):
+    """Returns the mode to run the model in: training, for batch statistics, unless it is random."""
+    random = [layer.name for layer in model._flatten_layers() if layer._seed_generators]
+    normalisations = [
+        layer.name
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    if random and normalisations:
+        raise ValueError(
+            f"the Keras model {model.name!r} has random layers {random}, which a task network "
+            f"leaves off, and batch normalisation {normalisations}, which it runs in training "
+            "mode; Keras has one mode for both. Leave the random layers out."
+        )
+    return not random
 
 
 def _affine_layers(model):

@@ -23,7 +23,8 @@ class UpdateGuard(keras.layers.Layer):
     Args:
         policy: "stop" ends training at the first update that is not finite; "skip" leaves such
             updates out and ends training after `MOST_SKIPPED_IN_ROW` in a row.
-        tensors: names of the tensors whose finiteness is watched.
+        tensors: names of the tensors whose finiteness is watched: the loss, and each weight for
+            its gradient and the norm of the gradients that are clipped with it.
         modes: number of task modes told apart in messages.
     """
 

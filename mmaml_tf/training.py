@@ -46,8 +46,8 @@ def train(
         the number of updates left out so far.
 
     Raises:
-        ValueError: when `iterations` is not a positive multiple of `log_every`, or the step of the
-            checkpoint is none.
+        ValueError: when `iterations` is not a positive multiple of `log_every`, the step of the
+            checkpoint is none or beyond `iterations`, or the learner is not compiled.
         CheckpointMismatchError: when the checkpoints belong to another configuration.
         NonFiniteError: see `Learner.fit`.
     """
@@ -56,6 +56,8 @@ def train(
             f"iterations={iterations}, log_every={log_every}: the number of iterations must be a "
             "positive multiple of log_every."
         )
+    if not learner.compiled:
+        raise ValueError("the learner is not compiled; call compile(optimizer, loss) first.")
     learner.build_for(tasks.sample(batch, seed, 0))
     learner.optimizer.build(learner.trainable_variables)
     step, history = 0, []
@@ -67,10 +69,15 @@ def train(
                 f"the checkpoint is of step {step}, which is no multiple of log_every={log_every}; "
                 "go on with the log_every that the run was started with."
             )
+        if step > iterations:
+            raise ValueError(
+                f"the checkpoint is of step {step}, beyond iterations={iterations}; ask for at "
+                "least as many iterations, or keep this run's checkpoints in another place."
+            )
         set_learner_state(learner, restored.arrays)
         for row in history if on_log else ():
             on_log(row)
-    if step >= iterations:
+    if step == iterations:
         return history
     recorder = _Recorder(history, log_every, iterations, checkpoints, checkpoint_every, on_log)
     with _Sigterm(recorder):
@@ -130,6 +137,9 @@ class _Sigterm:
         del number, frame
         self.recorder.terminated = True
 
-    def __exit__(self, *exception):
+    def __exit__(self, kind, *exception):
         if self.previous is not None:
             signal.signal(signal.SIGTERM, self.previous)
+        # It may have come after the last window was written.
+        if self.recorder.terminated and kind is None:
+            sys.exit(128 + signal.SIGTERM)

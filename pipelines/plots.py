@@ -155,7 +155,7 @@ def adaptation_steps(
             ax.set_xlabel("inner steps")
             _note_if_empty(ax, curves)
         axes[0].set_ylabel("MSE against noisy targets")
-        _limit_diverging(axes[0], panels, bayes, trained)
+        _limit_diverging(axes[0], panels, bayes)
         _method_legend(fig, panels, bayes=Line2D([], [], color="black", ls="--", lw=1.5))
         _save(fig, path)
 
@@ -321,14 +321,16 @@ def _log_error(band):
     return np.stack([np.minimum(spread, np.maximum(mean - _SMALLEST, 0)), spread])
 
 
-def _limit_diverging(ax, panels, bayes, trained):
-    """Keeps a curve that diverges after the trained steps from flattening all others."""
-    values = [*bayes.values()]
-    for curves in panels.values():
-        for band in curves.values():
-            values += [v for v in band.mean[: trained + 1] if np.isfinite(v)]
+def _limit_diverging(ax, panels, bayes):
+    """Keeps a curve that diverges from flattening all others."""
+    bands = [band for curves in panels.values() for band in curves.values()]
+    starts = [float(band.mean[0]) for band in bands]
+    lowest = [float(np.nanmin(band.mean)) for band in bands]
     low, high = ax.get_ylim()
-    ax.set_ylim(max(low, min(values) / 1.6), min(high, 3 * max(values)))
+    ax.set_ylim(
+        max(low, min([*lowest, *bayes.values()]) / 1.6),
+        min(high, 3 * max([*starts, *bayes.values()])),
+    )
 
 
 def _function(ax, examples, task, ramp):

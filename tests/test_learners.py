@@ -172,6 +172,17 @@ def test_a_non_finite_meta_gradient_alone_is_noticed():
     assert ": loss" not in str(caught.value)
 
 
+@pytest.mark.parametrize("clip", [2.0, None])
+def test_finite_gradients_whose_norm_overflows_are_left_out(clip):
+    learner = factory.learner("MAML", loop=factory.inner_loop(0), outer_clip=clip)
+    learner.compile("adam", loss=lambda y, p: 1e25 * p, jit_compile=False)
+    before = [w.numpy() for w in learner.trainable_variables]
+    with pytest.raises(mm.NonFiniteError, match=r"every task loss is finite"):
+        learner.fit(repeat(factory.episodes()), verbose=0)
+    for a, b in zip(before, learner.trainable_variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_stopping_is_at_the_first_bad_step_even_when_many_run_at_once():
     learner = factory.learner("MAML")
     learner.compile("sgd", "mse", steps_per_execution=4, jit_compile=False)
@@ -229,6 +240,23 @@ def test_tracing_does_not_grow_with_the_number_of_tasks():
 def test_inputs_that_do_not_fit_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(factory.learner("MMAML"), factory.episodes())
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ([0, 1, 2, 0], "from 0 to 1"),
+        ([0, 1, -1, 0], "from 0 to 1"),
+        ([0, 1], "one integer for each of the 4 tasks"),
+        (0, "one integer for each of the 4 tasks"),
+        ([0.0, 1.0, 0.0, 1.0], "type float64"),
+        (None, "no mode was given"),
+    ],
+)
+def test_modes_that_a_bank_does_not_have_are_refused(mode, message):
+    batch = factory.episodes()
+    with pytest.raises(ValueError, match=message):
+        factory.learner("MultiMAML").adapt(batch.support_x, batch.support_y, mode=mode)
 
 
 @pytest.mark.parametrize(

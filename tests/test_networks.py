@@ -1,6 +1,7 @@
 """NumPy oracles of the task network, the modulations and the encoder."""
 
 import factory
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -163,9 +164,39 @@ def test_layers_of_one_shape_start_differently_and_seeds_decide():
     assert not np.array_equal(network.dense[1].kernel, other.dense[1].kernel)
 
 
+def test_random_layers_of_a_keras_model_are_off():
+    keras.utils.set_random_seed(0)
+    plain = keras.Sequential([keras.Input((1,)), keras.layers.Dense(4), keras.layers.Dense(1)])
+    dropped = keras.Sequential(
+        [keras.Input((1,)), plain.layers[0], keras.layers.Dropout(0.5), plain.layers[1]]
+    )
+    x = tf.random.stateless_normal((2, 5, 1), (0, 1))
+    outputs = []
+    for model in (plain, dropped):
+        network = mm.networks.as_task_network(model)
+        outputs.append(network.functional_call(model.trainable_variables, x))
+    np.testing.assert_array_equal(*outputs)
+
+
+def test_batch_normalisation_of_a_keras_model_uses_the_batch_at_hand():
+    model = keras.Sequential(
+        [keras.Input((1,)), keras.layers.Dense(3), keras.layers.BatchNormalization(epsilon=1e-12)]
+    )
+    x = tf.random.stateless_normal((2, 50, 1), (0, 1))
+    z = mm.networks.KerasNetwork(model).functional_call(model.trainable_variables, x)
+    np.testing.assert_allclose(np.mean(z, axis=1), 0, atol=1e-5)
+    np.testing.assert_allclose(np.std(z, axis=1), 1, rtol=1e-4)
+
+
+def normalised_and_random():
+    layers = [keras.layers.Dense(3), keras.layers.BatchNormalization(), keras.layers.Dropout(0.1)]
+    return mm.networks.KerasNetwork(keras.Sequential([keras.Input((1,)), *layers]))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (normalised_and_random, "Leave the random layers out"),
         (lambda: mm.networks.MLP(()), "at least one hidden layer"),
         (lambda: mm.networks.MLP((4, 0)), "positive"),
         (lambda: mm.networks.MLP().build((None, 2, 3, 1)), "MLP takes inputs"),

@@ -203,6 +203,17 @@ def test_sigterm_finishes_the_window_of_its_step(tmp_path, whole, step, saved):
     assert_same_end(whole[0], tmp_path)
 
 
+def test_sigterm_after_the_last_window_is_not_lost(tmp_path, whole):
+    class AtTheEnd(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path, 20, callbacks=[AtTheEnd()])
+    assert caught.value.code == 143
+    assert_same_end(whole[0], tmp_path)
+
+
 def test_sigterm_without_checkpoints_ends_the_run():
     with pytest.raises(SystemExit) as caught:
         run(None, 20, callbacks=[SendTerm(2)])
@@ -318,6 +329,18 @@ def test_windows_that_the_checkpoint_does_not_end_are_refused(tmp_path):
     run(tmp_path, 10)
     with pytest.raises(ValueError, match="step 10, which is no multiple of log_every=4"):
         run(tmp_path, 20, log_every=4)
+
+
+def test_a_checkpoint_beyond_the_iterations_asked_for_is_refused(tmp_path):
+    run(tmp_path, 10)
+    with pytest.raises(ValueError, match="step 10, beyond iterations=5"):
+        run(tmp_path, 5)
+    assert steps_in(tmp_path) == [5, 10]
+
+
+def test_a_learner_that_is_not_compiled_is_refused():
+    with pytest.raises(ValueError, match="not compiled"):
+        train(factory.learner("MAML", jit=None), TASKS, iterations=5, batch=4, seed=1, log_every=5)
 
 
 def test_a_checkpoint_of_another_learner_is_refused(tmp_path):

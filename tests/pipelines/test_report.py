@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipelines import report_page, report_regression
+from pipelines import report_data, report_page, report_regression
 
 PARAMS = pathlib.Path(__file__).parents[2] / "params.yaml"
 MODES = ("sinusoid", "linear", "quadratic", "tanh", "absolute")
@@ -377,8 +377,8 @@ def test_a_missing_input_is_named_with_its_stage(workspace, monkeypatch):
 def test_stages_that_make_inputs_exist():
     stages = yaml.safe_load((PARAMS.parent / "dvc.yaml").read_text())["stages"]
     params = yaml.safe_load(PARAMS.read_text())
-    cells = report_regression.table_cells(params)
-    missing = report_regression.Files("paper-of-nowhere").missing(params, cells)
+    cells = report_data.table_cells(params)
+    missing = report_data.Files("paper-of-nowhere").missing(params, cells)
     names = {stage.partition("@")[0] for stage in missing.values()}
     assert names <= set(stages)
     assert len(names) == 6
