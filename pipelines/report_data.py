@@ -93,6 +93,24 @@ class Cell(NamedTuple):
         return Summary.of([run.report.estimate(mode, steps, target) for run in self.runs])
 
 
+class Ablation(NamedTuple):
+    """A variant of a cell, evaluated on the same tasks as the cell itself.
+
+    Attributes:
+        name: the variant's name in params.yaml.
+        reference: the name of the cell it is a variant of.
+        changes: how the variant differs from that cell.
+        run: the variant's run.
+        reference_run: that of the cell, with the first seed.
+    """
+
+    name: str
+    reference: str
+    changes: str
+    run: Run
+    reference_run: Run
+
+
 class Results(NamedTuple):
     """Everything the report shows.
 
@@ -105,6 +123,7 @@ class Results(NamedTuple):
             predictor's included.
         effective: percentiles of the Bayes row's effective sample sizes by number of modes.
         held_out: description of the held-out tasks.
+        ablations: the variants that were evaluated.
     """
 
     scale: str
@@ -114,6 +133,7 @@ class Results(NamedTuple):
     cells: dict[tuple[str, int], Cell]
     effective: dict[int, dict[str, float]]
     held_out: dict
+    ablations: Sequence[Ablation] = ()
 
     @property
     def kinds(self) -> list[str]:
@@ -154,6 +174,11 @@ class Files:
         """Returns the arrays and the metrics of an evaluation."""
         name = f"{cell.name}-{seed}"
         return self.models / "evaluation" / f"{name}.npz", self.results / "metrics" / f"{name}.json"
+
+    def evaluated_seeds(self, name: str) -> list[int]:
+        """Returns the seeds that a cell was evaluated with."""
+        stems = (path.stem for path in (self.models / "evaluation").glob(f"{name}-*.npz"))
+        return sorted(int(stem.removeprefix(f"{name}-")) for stem in stems)
 
     def history(self, name: str, seed: int) -> Path:
         """Returns the training curve of a model."""
@@ -224,7 +249,31 @@ def load(params: dict, files: Files, cells: Sequence[Cell]) -> Results:
         cells={(cell.kind, cell.size): cell for cell in filled},
         effective=effective,
         held_out=json.loads(files.description.read_text()),
+        ablations=[*_ablations(params, files)],
     )
+
+
+def _ablations(params, files):
+    """Yields the ablations of params.yaml that were evaluated, with every seed there is."""
+    first = params["seeds"][0]
+    for name, reference in parameters.get(params, "regression.ablations").items():
+        settings = parameters.regression_cell(params, name)
+        reference_settings = parameters.regression_cell(params, reference)
+        changes = [
+            f"{key}: {settings[key]} (not {reference_settings[key]})"
+            for key in settings
+            if settings[key] != reference_settings[key]
+        ]
+        reference_run = _run(files, _ablation_cell(reference, reference_settings), first)
+        for seed in files.evaluated_seeds(name):
+            run = _run(files, _ablation_cell(name, settings), seed)
+            if run and reference_run and (name, seed) != (reference, first):
+                changed = [*changes, *([f"seed: {seed} (not {first})"] if seed != first else [])]
+                yield Ablation(name, reference, ", ".join(changed), run, reference_run)
+
+
+def _ablation_cell(name, settings):
+    return Cell(name, "ablation", tuple(settings["modes"]))
 
 
 def _run(files, cell, seed):

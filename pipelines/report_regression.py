@@ -216,6 +216,9 @@ def page_sections(results: Results) -> list[Section]:
             for size in sizes
         )
     t = report_tables
+    ablations = paragraph("None was run.")
+    if results.ablations:
+        ablations = t.ablations_table(results).html(t.ABLATIONS)
     return [
         Section("Protocol", bullets(protocol_notes(results))),
         Section(
@@ -225,12 +228,18 @@ def page_sections(results: Results) -> list[Section]:
             + t.noise_free_table(results).html(t.NOISE_FREE),
         ),
         Section("What differs from the published protocol", bullets(t.deviation_notes(results))),
-        Section("By mode", t.per_mode_table(results).html(t.PER_MODE) + shown("per_mode")),
+        Section(
+            "By mode",
+            t.per_mode_table(results).html(t.PER_MODE)
+            + shown("per_mode")
+            + t.tails_table(results).html(t.TAILS),
+        ),
         Section(
             "Paired differences",
             paragraph(captions["differences"])
             + t.differences_table(results).html("Difference in final MSE against noisy targets"),
         ),
+        Section("Ablations", ablations),
         Section("Training", shown("training_curves")),
         Section("Adaptation", shown("adaptation_steps")),
         Section("Functions", functions),

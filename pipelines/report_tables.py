@@ -5,6 +5,8 @@ import json
 from itertools import product
 from pathlib import Path
 
+import numpy as np
+
 from pipelines import published
 from pipelines.published import METHODS
 from pipelines.report_data import TARGETS, Results, Summary
@@ -20,6 +22,11 @@ NOISE_FREE = (
     "Bayes-optimal predictor have none)"
 )
 PER_MODE = "Final MSE against noisy targets by mode"
+TAILS = (
+    "Final MSE against noisy targets: the median over tasks, and how much of the mean the worst "
+    "1 % of the tasks carry"
+)
+ABLATIONS = "Final MSE against noisy targets of variants, and their paired difference"
 
 
 def title(size: int) -> str:
@@ -59,6 +66,42 @@ def per_mode_table(results: Results) -> Table:
         modes,
         lambda kind, size: [_loss(results, kind, size, mode=mode) for mode in modes[size]],
     )
+
+
+def tails_table(results: Results) -> Table:
+    """Returns the table of medians over tasks and shares of the worst tasks in the mean."""
+
+    def texts(kind, size):
+        runs = results.runs(kind, size)
+        if not runs:
+            return [_loss(results, kind, size)]
+        losses = np.sort([run.report.task_losses(target="noisy") for run in runs])
+        worst = losses[:, -max(1, losses.shape[1] // 100) :]
+        share = np.mean(worst.sum(axis=1) / losses.sum(axis=1))
+        return [f"{np.mean(np.median(losses, axis=1)):.3f}; {share:.0%}"]
+
+    names = {size: [title(size)] for size in results.mode_sets}
+    return _table(results, names, texts)._replace(groups=())
+
+
+def ablations_table(results: Results) -> Table:
+    """Returns the table of the variants that were evaluated, each beside its cell."""
+    header = ["variant", "of", "differs in", "variant's", "cell's", "difference", "skipped updates"]
+    rows = [
+        [
+            ablation.name,
+            ablation.reference,
+            ablation.changes,
+            str(ablation.run.report.estimate(target="noisy")),
+            str(ablation.reference_run.report.estimate(target="noisy")),
+            "{:+.3f} ± {:.3f}".format(
+                *ablation.run.report.difference(ablation.reference_run.report, target="noisy")[:2]
+            ),
+            f"{ablation.run.skipped} ({ablation.reference_run.skipped})",
+        ]
+        for ablation in results.ablations
+    ]
+    return Table(header, rows)
 
 
 def differences_table(results: Results) -> Table:
@@ -196,6 +239,9 @@ def markdown(results: Results) -> str:
             noise_free_table(results).markdown(),
             f"{PER_MODE}.\n",
             per_mode_table(results).markdown(),
+            f"{TAILS}.\n",
+            tails_table(results).markdown(),
+            *([f"{ABLATIONS}.\n", ablations_table(results).markdown()] * bool(results.ablations)),
         ]
     )
 
@@ -286,6 +332,16 @@ def write_summary(results: Results, path: Path) -> None:
             if run.silhouette is not None
         },
         "bayes": bayes,
+        "ablations": {
+            f"{ablation.name}-{ablation.run.seed}": {
+                "of": ablation.reference,
+                "differs_in": ablation.changes,
+                "difference": ablation.run.report.difference(
+                    ablation.reference_run.report, target="noisy"
+                )._asdict(),
+            }
+            for ablation in results.ablations
+        },
         "not_run": [cell.name for cell in cells if not cell.runs],
     }
     path.write_text(json.dumps(summary, indent=2) + "\n")

@@ -21,6 +21,7 @@ LEVELS = {  # (before, after) adaptation
     "film": (2.3, 0.33),
     "sigmoid": (1.9, 0.5),
     "film_layer1": (2.4, 0.4),
+    "softmax_layer1": (2.0, 0.35),
 }
 
 
@@ -159,6 +160,15 @@ def markdown_tables(path):
     return tables
 
 
+def rows_of_markdown(path, first):
+    """Returns the rows of the Markdown table whose first title is `first`."""
+    for block in re.findall(r"(?:^\|.*\n)+", path.read_text(), re.MULTILINE):
+        title, _, *rows = [[c.strip() for c in r.strip("|").split("|")] for r in block.splitlines()]
+        if title[0] == first:
+            return rows
+    return []
+
+
 def rows_of(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
@@ -192,7 +202,7 @@ def workspace(tmp_path, monkeypatch):
 
 
 def test_headline_table_has_the_arrays_numbers_beside_the_published_ones(full):
-    table, noise_free, per_mode = markdown_tables(full.results / "table.md")
+    table, noise_free, per_mode, _ = markdown_tables(full.results / "table.md")
     film = full.arrays("film_3")["losses_noisy"]
     assert table["MMAML (FiLM)"][4:8] == [text(film[0]), "1.923", text(film[5]), "0.444"]
     maml = full.arrays("maml_5")["losses_noisy"]
@@ -281,6 +291,34 @@ def test_differences_are_paired(full):
     assert int(row["n"]) == full.tasks
     assert ("Bayes-optimal", "MAML", "5", "all") in found
     assert ("MAML", "MAML", "5", "all") not in found
+
+
+def test_tails_are_told(full):
+    losses = np.sort(full.arrays("film_5")["losses_noisy"][5].astype(np.float64))
+    median, worst = np.median(losses), losses[-(len(losses) // 100) :]
+    found = markdown_tables(full.results / "table.md")[3]["MMAML (FiLM)"][2]
+    assert found == f"{median:.3f}; {100 * worst.sum() / losses.sum():.0f}%"
+
+
+def test_variants_are_compared_with_their_cell(workspace, monkeypatch):
+    inputs = Inputs(evaluated=["maml_2", "softmax_2", "film_2"]).write()
+    run(monkeypatch)
+    assert len(markdown_tables(inputs.results / "table.md")) == 4
+    inputs._cell("softmax_layer1_2", 0, np.random.default_rng(50))
+    inputs._cell("softmax_2", 3, np.random.default_rng(51))
+    run(monkeypatch)
+    rows = rows_of_markdown(inputs.results / "table.md", "variant")
+    cell = inputs.arrays("softmax_2")["losses_noisy"][5].astype(np.float64)
+    for (name, seed), (_, *row) in zip(
+        (("softmax_2", 3), ("softmax_layer1_2", 0)), rows, strict=True
+    ):
+        variant = inputs.arrays(name, seed)["losses_noisy"][5].astype(np.float64)
+        change = "seed: 3 (not 0)" if seed else "blocks: [0] (not None)"
+        difference = "{:+.3f} ± {:.3f}".format(*estimate(variant - cell))
+        assert row == ["softmax_2", change, text(variant), text(cell), difference, "0 (0)"]
+    found = json.loads((inputs.results / "summary.json").read_text())["ablations"]
+    assert set(found) == {"softmax_2-3", "softmax_layer1_2-0"}
+    assert "softmax_layer1_2" in (inputs.results / "section.html").read_text()
 
 
 def test_silhouette_is_that_of_the_raw_embeddings(full):
