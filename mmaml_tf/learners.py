@@ -1,7 +1,7 @@
 """Learners: compositions of task network, encoder, modulation and inner loop.
 
-`Learner` owns the training step: an outer `tf.GradientTape` around the encoder, the modulation
-and an inner loop that holds a tape for each of its steps (Algorithm 1 of the MMAML paper). The
+`Learner` owns the training step: outer `tf.GradientTape`s around the encoder, the modulation and
+an inner loop that holds a tape for each of its steps (Algorithm 1 of the MMAML paper). The
 recipes at the end of the file, `MAML`, `MultiMAML`, `MMAML` and `LSTMLearner`, only choose parts.
 """
 
@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mmaml_tf import division
 from mmaml_tf import modulation as modulation_lib
 from mmaml_tf import networks as networks_lib
 from mmaml_tf.episodes import Episodes, check_episodes, check_query, check_support
@@ -161,6 +162,15 @@ class Learner(keras.Model):
     def _shared_weights(self):
         return [tf.convert_to_tensor(v) for v in self.network.trainable_variables]
 
+    def modulate(self, support_x, support_y):
+        """Returns the modulation of each block for these support sets, None without one.
+
+        Once per task: every inner step and the query see the same modulation.
+        """
+        if self.modulation is None:
+            return None
+        return self.modulation(self.embed(support_x, support_y))
+
     def adaptation_path(self, support_x, support_y, mode=None, steps=None):
         """Adapts to the support sets.
 
@@ -174,19 +184,17 @@ class Learner(keras.Model):
             The weights before and after each inner step, `steps + 1` lists of `[T, ...]`, and
             the modulation of each block (None without one).
         """
-        affine = None
-        if self.modulation is not None:
-            # Once per task: every inner step and the query see the same modulation.
-            affine = self.modulation(self.embed(support_x, support_y))
+        affine = self.modulate(support_x, support_y)
+        return self._adaptation_path(support_x, support_y, mode, affine, steps), affine
 
+    def _adaptation_path(self, support_x, support_y, mode, affine, steps=None):
         def support_loss(weights, step):
             del step
             prediction = self.network.functional_call(weights, support_x, affine)
             return self.task_losses(support_y, prediction)
 
         tasks = support_x.shape[0] or tf.shape(support_x)[0]
-        weights = self.initial_weights(tasks, mode)
-        return self.inner_loop(support_loss, weights, steps), affine
+        return self.inner_loop(support_loss, self.initial_weights(tasks, mode), steps)
 
     def _forward(self, weights, affine, query_x):
         return self.network.functional_call(weights, query_x, affine)
@@ -215,7 +223,15 @@ class Learner(keras.Model):
 
     # -- training and evaluation by Keras -----------------------------------------------------
 
-    def compile(self, optimizer="adam", loss="mse", jit_compile="auto", **kwargs):
+    def compile(
+        self,
+        optimizer="adam",
+        loss="mse",
+        jit_compile="auto",
+        shards="auto",
+        tasks_at_once="auto",
+        **kwargs,
+    ):
         """Configures training; see `keras.Model.compile`.
 
         Args:
@@ -223,11 +239,16 @@ class Learner(keras.Model):
             loss: a Keras loss or its name, used by the inner and the outer loop.
             jit_compile: whether XLA compiles the training step; "auto" does wherever the task
                 network allows it, on every device alike.
+            shards: parts of a batch that run at the same time, or "auto"; see `division`.
+            tasks_at_once: tasks of a shard that are worked on together, the others following in
+                a loop inside the graph, or "auto"; fewer need less memory. See `division`.
             **kwargs: passed on to `keras.Model.compile`.
 
         Raises:
-            ValueError: if XLA is asked for and the task network cannot be compiled by it.
+            ValueError: if XLA is asked for and the task network cannot be compiled by it, or
+                for shards or tasks_at_once that are no positive numbers.
         """
+        division.check(shards, tasks_at_once)
         supports_xla = self.network.supports_xla
         if jit_compile == "auto":
             jit_compile = supports_xla and not kwargs.get("run_eagerly", False)
@@ -237,10 +258,19 @@ class Learner(keras.Model):
                 "vectorises a Keras model over tasks; use jit_compile=False or 'auto', or write "
                 "the network as a mmaml_tf.networks.TaskNetwork."
             )
-        super().compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile, **kwargs)
+        # XLA compiles the parts of a step, so that the shards are programs that run concurrently.
+        super().compile(optimizer=optimizer, loss=loss, jit_compile=False, **kwargs)
+        self.xla = bool(jit_compile)
+        self._division = {"shards": shards, "tasks_at_once": tasks_at_once}
         loss = keras.losses.get(loss)
         # A Loss instance reduces over tasks; its `call` gives the unreduced values.
         self._point_loss = loss.call if isinstance(loss, keras.losses.Loss) else loss
+        self._shard_gradients, self._update = (
+            function
+            if self.run_eagerly
+            else tf.function(function, autograph=False, jit_compile=self.xla)
+            for function in (self._losses_and_gradients, self._apply)
+        )
 
     def compile_from_config(self, config):
         """Compiles a learner that was loaded from a file."""
@@ -251,7 +281,7 @@ class Learner(keras.Model):
     def get_compile_config(self):
         """Returns what `compile_from_config` needs."""
         # Keras restores a class that overrides `compile` only if it overrides this too.
-        return super().get_compile_config()
+        return super().get_compile_config() | {"jit_compile": self.xla, **self._division}
 
     def fit(self, x=None, *args, callbacks=None, **kwargs):
         """Trains on a dataset of `Episodes`; see `keras.Model.fit`.
@@ -273,20 +303,92 @@ class Learner(keras.Model):
 
     def train_step(self, episodes: Episodes):
         """Takes one outer step on a batch of tasks; called by `fit`."""
-        variables = self.trainable_variables
-        with tf.GradientTape(watch_accessed_variables=False) as outer:
-            sources = [v.value for v in variables]
-            outer.watch(sources)
-            predictions = self._predict(episodes)
-            losses = self.task_losses(episodes.query_y, predictions)
-            loss = self.outer_loss(losses, episodes.mode)
-        gradients = outer.gradient(loss, sources, unconnected_gradients="zero")
-        gradients, finite = self._clip(gradients, variables)
-        apply = self.guard.allow(
-            [tf.math.is_finite(loss), *finite],
-            tf.math.is_finite(losses),
+        tasks = episodes.support_x.shape[0]
+        parts = self._divide(tasks)
+        weights = self.task_weights(episodes)
+        arrays = [*episodes[:4], episodes.mode, weights]
+        shards = [
+            self._shard_gradients(*shard, groups=parts.groups)
+            for shard in division.split(arrays, parts.shards)
+        ]
+        losses, predictions, gradients = zip(*shards, strict=True)
+        return self._update(
+            [tf.add_n(of_shards) for of_shards in zip(*gradients, strict=True)],
+            tf.concat(losses, axis=0),
+            tf.concat(predictions, axis=0),
+            weights,
+            episodes.query_y,
             episodes.mode,
             episodes.origin,
+        )
+
+    def _divide(self, tasks):
+        if not self.xla and self._division == {"shards": "auto", "tasks_at_once": "auto"}:
+            return division.Division()
+        weights = self.network.trainable_variables
+        size = sum(int(np.prod(v.shape)) * tf.as_dtype(v.dtype).size for v in weights)
+        return division.Division.of(tasks, size, **self._division)
+
+    def _losses_and_gradients(self, support_x, support_y, query_x, query_y, mode, weights, groups):
+        """Returns losses `[T]`, predictions and the outer gradient of Σ weights·losses.
+
+        The encoder sees all tasks at once, the inner loop one group after the other; the chain
+        rule joins them where the modulation enters.
+        """
+        modulators = [v.value for v in self._modulating_variables()]
+        adapted = [v.value for v in self._network_variables()]
+        with tf.GradientTape(watch_accessed_variables=False) as modulating:
+            modulating.watch(modulators)
+            affine = self.modulate(support_x, support_y)
+        # Blocks without modulation, and modulations that do not shift, have None.
+        tensors = [t for t in tf.nest.flatten(affine) if t is not None]
+
+        def group_gradients(support_x, support_y, query_x, query_y, mode, weights, *tensors):
+            with tf.GradientTape(watch_accessed_variables=False) as outer:
+                outer.watch([adapted, tensors])
+                given = iter(tensors)
+                own = tf.nest.map_structure(lambda t: None if t is None else next(given), affine)
+                path = self._adaptation_path(support_x, support_y, mode, own)
+                predictions = self._forward(path[-1], own, query_x)
+                losses = self.task_losses(query_y, predictions)
+                loss = tf.reduce_sum(weights * losses)
+            gradients = outer.gradient(loss, [*adapted, *tensors], unconnected_gradients="zero")
+            gradients = [tf.convert_to_tensor(g) for g in gradients]
+            by_task = losses, predictions, *gradients[len(adapted) :]
+            return by_task, gradients[: len(adapted)]
+
+        arrays = [support_x, support_y, query_x, query_y, mode, weights, *tensors]
+        (losses, predictions, *of_tensors), gradients = division.map_groups(
+            group_gradients,
+            arrays,
+            groups,
+            dtypes=(
+                (weights.dtype, self.network.compute_dtype, *(t.dtype for t in tensors)),
+                [v.dtype for v in adapted],
+            ),
+        )
+        if modulators:
+            gradients += modulating.gradient(
+                tensors, modulators, of_tensors, unconnected_gradients="zero"
+            )
+        return losses, predictions, gradients
+
+    def _network_variables(self):
+        of_modulation = {id(v) for v in self._modulating_variables()}
+        return [v for v in self.trainable_variables if id(v) not in of_modulation]
+
+    def _modulating_variables(self):
+        if self.encoder is None:
+            return []
+        return self.encoder.trainable_variables + self.modulation.trainable_variables
+
+    def _apply(self, gradients, losses, predictions, weights, query_y, mode, origin):
+        """Clips and applies the outer gradient, and returns the metrics."""
+        variables = self._network_variables() + self._modulating_variables()
+        gradients, finite = self._clip(gradients, variables)
+        loss = tf.reduce_sum(weights * losses)
+        apply = self.guard.allow(
+            [tf.math.is_finite(loss), *finite], tf.math.is_finite(losses), mode, origin
         )
 
         def update():
@@ -294,31 +396,24 @@ class Learner(keras.Model):
             return True
 
         tf.cond(apply, update, lambda: False)
-        return self._update_metrics(episodes, predictions, losses)
+        return self._update_metrics(query_y, mode, predictions, losses)
 
     def test_step(self, episodes: Episodes):
         """Computes the query loss after adaptation; called by `evaluate`."""
-        predictions = self._predict(episodes)
-        return self._update_metrics(
-            episodes, predictions, self.task_losses(episodes.query_y, predictions)
-        )
-
-    def _predict(self, episodes):
-        return self.call(
+        predictions = self.call(
             (episodes.support_x, episodes.support_y, episodes.query_x), mode=episodes.mode
         )
+        losses = self.task_losses(episodes.query_y, predictions)
+        return self._update_metrics(episodes.query_y, episodes.mode, predictions, losses)
 
-    def outer_loss(self, losses, mode):
-        """Reduces per-task losses `[T]` to the scalar that is minimised: their mean."""
-        del mode
-        return tf.reduce_mean(losses)
+    def task_weights(self, episodes: Episodes):
+        """Returns the weight of each task's loss in the outer loss, `[T]`: that of their mean."""
+        tasks = tf.shape(episodes.support_x)[0]
+        return tf.fill([tasks], 1 / tf.cast(tasks, self.compute_dtype))
 
     def gradient_groups(self) -> list[list]:
         """Returns the groups of variables whose outer gradients are clipped separately."""
-        groups = [self.network.trainable_variables]
-        if self.encoder is not None:
-            groups.append(self.encoder.trainable_variables + self.modulation.trainable_variables)
-        return groups
+        return [self.network.trainable_variables, *filter(None, [self._modulating_variables()])]
 
     def _clip(self, gradients, variables):
         """Clips each group by its norm; returns the gradients and whether each is finite."""
@@ -338,16 +433,16 @@ class Learner(keras.Model):
             finite |= {name: finite[name] & ~overflow for name in names_of_group}
         return [clipped[name] for name in names], [finite[name] for name in names]
 
-    def _update_metrics(self, episodes, predictions, losses):
+    def _update_metrics(self, query_y, mode, predictions, losses):
         finite = tf.math.is_finite(losses)
         losses = tf.where(finite, losses, tf.zeros_like(losses))
         weights = tf.cast(finite, losses.dtype)
         self._loss_tracker.update_state(losses, sample_weight=weights)
-        if episodes.mode is not None:
+        if mode is not None:
             for index, metric in enumerate(self.loss_by_mode):
-                of_mode = tf.cast(episodes.mode == index, losses.dtype)
+                of_mode = tf.cast(mode == index, losses.dtype)
                 metric.update_state(losses, sample_weight=weights * of_mode)
-        return self.compute_metrics(None, episodes.query_y, predictions)
+        return self.compute_metrics(None, query_y, predictions)
 
     # -- inference ----------------------------------------------------------------------------
 
@@ -568,21 +663,25 @@ class MultiMAML(Learner):
 
     def initial_weights(self, tasks, mode=None):
         """See `Learner.initial_weights`; raises ValueError when the modes are not given."""
+        del tasks
+        choice = self._choice(mode)
+        banks = zip(*(network.trainable_variables for network in self.networks), strict=True)
+        return [tf.tensordot(choice, tf.stack([v.value for v in bank]), axes=1) for bank in banks]
+
+    def _choice(self, mode):
+        """Returns the one-hot choice of each task's network, `[T, M]`."""
         if mode is None:
             raise ValueError(
                 "MultiMAML chooses a network by each task's mode, but no mode was given; pass "
                 f"mode=..., the index in {self.modes}."
             )
-        del tasks
-        choice = tf.one_hot(mode, len(self.networks), dtype=tf.as_dtype(self.compute_dtype))
-        banks = zip(*(network.trainable_variables for network in self.networks), strict=True)
-        return [tf.tensordot(choice, tf.stack([v.value for v in bank]), axes=1) for bank in banks]
+        return tf.one_hot(mode, len(self.networks), dtype=tf.as_dtype(self.compute_dtype))
 
-    def outer_loss(self, losses, mode):
-        """Sums the modes' mean losses."""
-        of_mode = tf.one_hot(mode, len(self.networks), axis=0, dtype=losses.dtype)
-        counts = tf.maximum(tf.reduce_sum(of_mode, axis=1), 1.0)
-        return tf.reduce_sum(tf.linalg.matvec(of_mode, losses) / counts)
+    def task_weights(self, episodes):
+        """Returns the weights of the sum of the modes' mean losses."""
+        of_mode = self._choice(episodes.mode)
+        counts = tf.reduce_sum(of_mode, axis=0)
+        return 1 / tf.linalg.matvec(of_mode, counts)
 
     def gradient_groups(self):
         """One group per mode."""

@@ -95,7 +95,8 @@ def outer_gradient(made, batch):
     variables = made.trainable_variables
     with tf.GradientTape() as tape:
         predictions = made.call(batch[:3], mode=batch.mode)
-        loss = made.outer_loss(made.task_losses(batch.query_y, predictions), batch.mode)
+        losses = made.task_losses(batch.query_y, predictions)
+        loss = tf.reduce_sum(made.task_weights(batch) * losses)
     gradients = tape.gradient(
         loss, [v.value for v in variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
     )

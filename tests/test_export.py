@@ -271,7 +271,7 @@ def test_a_keras_file_keeps_how_the_learner_was_compiled(tmp_path, jit):
     learner.optimizer.build(learner.trainable_variables)
     learner.save(tmp_path / "learner.keras")
     loaded = keras.models.load_model(tmp_path / "learner.keras")
-    assert loaded.jit_compile == jit
+    assert loaded.xla == jit
     assert loaded.loss == "mae"
     assert loaded.optimizer.get_config() == learner.optimizer.get_config()
 

@@ -1,0 +1,102 @@
+"""How the tasks of a training batch are divided, which changes its speed and not its result.
+
+The gradient of a batch is a sum over tasks. On a CPU it is fastest when every core works on its
+own share of the tasks, and in groups so small that their adapted weights stay in its cache.
+"""
+
+import os
+from typing import NamedTuple
+
+import tensorflow as tf
+
+#: adapted weights of the tasks that are worked on at once by one core
+_CACHE_BYTES = 512 * 1024
+
+
+class Division(NamedTuple):
+    """A division of T tasks.
+
+    Attributes:
+        shards: parts that run at the same time, each a program of its own.
+        groups: parts of a shard that follow one another, in a loop inside the graph.
+    """
+
+    shards: int = 1
+    groups: int = 1
+
+    @classmethod
+    def of(cls, tasks: int | None, weight_bytes: int, shards="auto", tasks_at_once="auto"):
+        """Divides a batch evenly.
+
+        Args:
+            tasks: number of tasks T, or None where it is not known, for no division.
+            weight_bytes: size of the adapted weights of one task.
+            shards: most shards; "auto" for one a CPU thread, and one on a GPU.
+            tasks_at_once: most tasks of a group; "auto" for as many as fit the cache of a CPU
+                core, and all on a GPU.
+
+        Returns:
+            The `Division` with the largest parts that these bounds allow. Parts are equal, so
+            a number of tasks with many divisors divides best.
+        """
+        if tasks is None:
+            return cls()
+        on_gpu = bool(tf.config.list_physical_devices("GPU"))
+        if shards == "auto":
+            shards = 1 if on_gpu else _threads()
+        if tasks_at_once == "auto":
+            tasks_at_once = tasks if on_gpu else max(1, _CACHE_BYTES // max(weight_bytes, 1))
+        shards = _largest_divisor(tasks, shards)
+        of_shard = tasks // shards
+        return cls(shards, of_shard // _largest_divisor(of_shard, tasks_at_once))
+
+
+def check(shards, tasks_at_once) -> None:
+    """Raises ValueError unless both are "auto" or whole numbers of at least 1."""
+    for name, value in (("shards", shards), ("tasks_at_once", tasks_at_once)):
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if value != "auto" and not whole:
+            raise ValueError(f'{name} is {value!r}; expected "auto" or a positive whole number.')
+
+
+def split(arrays, parts: int) -> list[list]:
+    """Splits arrays `[T, ...]` (or None) into equal parts along T; returns one list a part."""
+    if parts == 1:
+        return [list(arrays)]
+    pieces = [[None] * parts if a is None else tf.split(a, parts) for a in arrays]
+    return [list(part) for part in zip(*pieces, strict=True)]
+
+
+def map_groups(function, arrays, groups: int, dtypes):
+    """Applies a function to equal groups of tasks, one group after the other.
+
+    Args:
+        function: maps arrays of t tasks to (a tuple of tensors `[t, ...]`, a list of tensors that
+            are sums over these tasks).
+        arrays: tensors `[T, ...]` or None.
+        groups: number of groups; T is a multiple of it.
+        dtypes: types of what `function` returns, in the same structure.
+
+    Returns:
+        What `function` returns for all T tasks.
+    """
+    if groups == 1:
+        return function(*arrays)
+    present = [a is not None for a in arrays]
+    stacked = [tf.stack(tf.split(a, groups)) for a in arrays if a is not None]
+
+    def of_group(group):
+        group = iter(group)
+        return function(*(next(group) if there else None for there in present))
+
+    by_task, sums = tf.map_fn(of_group, stacked, fn_output_signature=dtypes)
+    by_task = tuple(tf.reshape(a, [-1, *tf.unstack(tf.shape(a)[2:])]) for a in by_task)
+    return by_task, [tf.reduce_sum(a, axis=0) for a in sums]
+
+
+def _threads():
+    return tf.config.threading.get_intra_op_parallelism_threads() or len(os.sched_getaffinity(0))
+
+
+def _largest_divisor(number, limit):
+    return max(size for size in range(1, min(number, limit) + 1) if number % size == 0)

@@ -1,0 +1,96 @@
+import factory
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import mmaml_tf as mm
+from mmaml_tf.division import Division
+
+
+def step(recipe, batch, jit=False, outer_clip=None, modulation="film", **compiled):
+    """One plain gradient step; returns how far it moved each weight, and the logs."""
+    learner = factory.learner(recipe, jit=None, outer_clip=outer_clip, modulation=modulation)
+    learner.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=jit, metrics=["mae"], **compiled)
+    before = [v.numpy() for v in learner.trainable_variables]
+    history = learner.fit(tf.data.Dataset.from_tensors(batch), verbose=0).history
+    moved = [b - v.numpy() for b, v in zip(before, learner.trainable_variables, strict=True)]
+    return moved, {name: values[0] for name, values in history.items()}
+
+
+@pytest.mark.parametrize("recipe", factory.RECIPES)
+@pytest.mark.parametrize("division", [(1, 2), (3, 4), (12, 1)])
+def test_every_division_takes_the_step_of_the_undivided_gradient(float64, recipe, division):
+    shards, tasks_at_once = division
+    batch = factory.episodes(tasks=12, dtype=np.float64)
+    learner = factory.learner(recipe)
+    loss, gradients = factory.outer_gradient(learner, batch)
+    moved, logs = step(recipe, batch, shards=shards, tasks_at_once=tasks_at_once)
+    for a, b in zip(moved, gradients, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+    predictions = learner.call(batch[:3], mode=batch.mode)
+    np.testing.assert_allclose(logs["mae"], np.mean(np.abs(predictions - batch.query_y)), rtol=1e-6)
+    if recipe != "MultiMAML":
+        np.testing.assert_allclose(logs["loss"], loss, rtol=1e-6)
+
+
+@pytest.mark.parametrize("recipe", ["MMAML", "MultiMAML"])
+def test_divisions_agree_under_xla(recipe):
+    batch = factory.episodes(tasks=12)
+    whole, _ = step(recipe, batch, jit=True, shards=1, tasks_at_once=12)
+    divided, _ = step(recipe, batch, jit=True, shards=2, tasks_at_once=3)
+    for a, b in zip(divided, whole, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
+
+
+def test_blocks_and_gates_without_shift_can_be_divided(float64):
+    batch = factory.episodes(tasks=4, dtype=np.float64)
+    gate = mm.modulation.SoftmaxGate(blocks=[1])
+    whole, _ = step("MMAML", batch, modulation=gate)
+    gate = mm.modulation.SoftmaxGate(blocks=[1])
+    divided, _ = step("MMAML", batch, modulation=gate, shards=2, tasks_at_once=1)
+    for a, b in zip(divided, whole, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_unequal_modes_keep_their_weights(float64):
+    """Multi-MAML sums the modes' means, also where a shard holds one mode alone."""
+    batch = factory.episodes(tasks=4, dtype=np.float64)._replace(mode=tf.constant([0, 0, 0, 1]))
+    _, gradients = factory.outer_gradient(factory.learner("MultiMAML"), batch)
+    moved, _ = step("MultiMAML", batch, shards=2, tasks_at_once=1)
+    for a, b in zip(moved, gradients, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_a_dataset_without_known_number_of_tasks_is_not_divided():
+    learner = factory.learner("MAML", jit=None)
+    learner.compile("sgd", "mse", jit_compile=False, shards=2, tasks_at_once=1)
+    batch = factory.episodes(tasks=4)
+    spec = tf.nest.map_structure(lambda a: tf.TensorSpec([None, *a.shape[1:]], a.dtype), batch)
+    data = tf.data.Dataset.from_generator(lambda: iter([batch]), output_signature=spec)
+    assert np.isfinite(learner.fit(data, verbose=0).history["loss"][0])
+
+
+def test_parts_are_equal_and_as_large_as_their_bounds_allow():
+    assert Division.of(50, 80_000, shards=2) == Division(2, 5)  # 5 tasks at once: 400 kB
+    assert Division.of(50, 80_000, shards=4, tasks_at_once=50) == Division(2, 1)
+    assert Division.of(50, 2**30, shards=1) == Division(1, 50)
+    assert Division.of(7, 1, shards=2, tasks_at_once=3) == Division(1, 7)
+    assert Division.of(None, 1, shards=2) == Division(1, 1)
+    assert Division.of(8, 1, tasks_at_once=8) == Division(2, 1)  # the threads of the tests
+
+
+@pytest.mark.parametrize("wrong", [{"shards": 0}, {"tasks_at_once": -1}, {"shards": "all"}])
+def test_impossible_divisions_are_refused(wrong):
+    learner = factory.learner("MAML", jit=None)
+    with pytest.raises(ValueError, match=f'{next(iter(wrong))} is .* expected "auto"'):
+        learner.compile("sgd", "mse", **wrong)
+
+
+def test_a_loaded_learner_keeps_its_division(tmp_path):
+    learner = factory.learner("MAML", jit=None)
+    learner.compile("sgd", "mse", jit_compile=False, shards=2, tasks_at_once=1)
+    learner.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.get_compile_config()["shards"] == 2
+    assert loaded.get_compile_config()["tasks_at_once"] == 1
