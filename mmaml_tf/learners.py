@@ -93,7 +93,8 @@ class Learner(keras.Model):
             widths = self.network.modulated_widths
             self.modulation.build_for(self._embedding_size(support_x, support_y), widths)
         self._check_outputs(support_x, support_y)
-        names = ["loss"] + [v.path for v in self.trainable_variables]
+        watched = self._network_variables() + self._modulating_variables()
+        names = ["loss", *(v.path for v in watched)]
         self.guard = UpdateGuard(self.on_nonfinite, names, len(self.modes), name="guard")
         self.support_shapes = (support_x, support_y)
         self.built = True
@@ -368,9 +369,10 @@ class Learner(keras.Model):
             ),
         )
         if modulators:
-            gradients += modulating.gradient(
+            of_modulators = modulating.gradient(
                 tensors, modulators, of_tensors, unconnected_gradients="zero"
             )
+            gradients += [tf.convert_to_tensor(g) for g in of_modulators]
         return losses, predictions, gradients
 
     def _network_variables(self):
