@@ -115,6 +115,8 @@ def training_curves(panels: Mapping[str, Mapping[str, tuple]], path: Path) -> No
             ax.set_xlabel("outer iteration")
             _note_if_empty(ax, curves)
         axes[0].set_ylabel("training loss (MSE on noisy query points)")
+        losses = [losses for curves in panels.values() for _, losses in curves.values()]
+        _limit_diverging(axes[0], losses)
         _method_legend(fig, panels)
         _save(fig, path)
 
@@ -155,7 +157,8 @@ def adaptation_steps(
             ax.set_xlabel("inner steps")
             _note_if_empty(ax, curves)
         axes[0].set_ylabel("MSE against noisy targets")
-        _limit_diverging(axes[0], panels, bayes)
+        means = [band.mean for curves in panels.values() for band in curves.values()]
+        _limit_diverging(axes[0], means, bayes.values())
         _method_legend(fig, panels, bayes=Line2D([], [], color="black", ls="--", lw=1.5))
         _save(fig, path)
 
@@ -280,11 +283,11 @@ def embeddings(panels: Mapping[str, tuple], modes: Sequence[str], path: Path) ->
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Returns the centred running mean over `window` (odd) values, over fewer at the ends."""
-    kernel = np.ones(window)
-    weight = np.convolve(np.ones(len(values)), kernel)
-    cut = slice(window // 2, window // 2 + len(values))
-    return np.convolve(values, kernel)[cut] / weight[cut]
+    """Returns the centred running median over `window` (odd) values, over fewer at the ends."""
+    half = window // 2
+    return np.array(
+        [np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
+    )
 
 
 def _panels(panels, height, sharex=False, sharey=False, **grid):
@@ -321,16 +324,13 @@ def _log_error(band):
     return np.stack([np.minimum(spread, np.maximum(mean - _SMALLEST, 0)), spread])
 
 
-def _limit_diverging(ax, panels, bayes):
-    """Keeps a curve that diverges from flattening all others."""
-    bands = [band for curves in panels.values() for band in curves.values()]
-    starts = [float(band.mean[0]) for band in bands]
-    lowest = [float(np.nanmin(band.mean)) for band in bands]
+def _limit_diverging(ax, curves, levels=()):
+    """Keeps a curve that diverges from flattening all others, by where the curves start."""
+    starts = [*(float(curve[0]) for curve in curves), *levels]
+    lowest = [*(float(np.nanmin(curve)) for curve in curves), *levels]
     low, high = ax.get_ylim()
-    ax.set_ylim(
-        max(low, min([*lowest, *bayes.values()]) / 1.6),
-        min(high, 3 * max([*starts, *bayes.values()])),
-    )
+    if starts:
+        ax.set_ylim(max(low, min(lowest) / 1.6), min(high, 3 * max(starts)))
 
 
 def _function(ax, examples, task, ramp):

@@ -28,8 +28,9 @@ _CAPTIONS = {
     "the {difference_spread}. differences.csv has the modes too.",
     "training_curves": "Training loss (mean MSE on the query points of the batch, noisy) against "
     "outer iteration{averaged}; logarithmic vertical axis. Each logged value is the mean of "
-    "{logged} iterations; the curves are slightly smoothed by a centred running mean of {window} "
-    "logged values. Multi-MAML is the mean of its single-mode members.",
+    "{logged} iterations; the curves are slightly smoothed by a centred running median of {window} "
+    "logged values, and leave the picture where they diverge. Multi-MAML is the mean of its "
+    "single-mode members.",
     "adaptation_steps": "MSE over all held-out tasks against noisy targets, by number of inner "
     "steps, with the {spread} as a band; logarithmic vertical axis. The dotted vertical line marks "
     "the {inner_steps} steps used in training. Step 0 is the error after modulation; for MAML and "
