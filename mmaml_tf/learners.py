@@ -282,7 +282,8 @@ class Learner(keras.Model):
     def get_compile_config(self):
         """Returns what `compile_from_config` needs."""
         # Keras restores a class that overrides `compile` only if it overrides this too.
-        return super().get_compile_config() | {"jit_compile": self.xla, **self._division}
+        config = super().get_compile_config()
+        return config and config | {"jit_compile": self.xla, **self._division}
 
     def fit(self, x=None, *args, callbacks=None, **kwargs):
         """Trains on a dataset of `Episodes`; see `keras.Model.fit`.

@@ -217,12 +217,12 @@ class Tracker:
                     run.client.set_terminated(run.id, "FAILED")
 
     def _give_up(self, reason):
-        with self._lock:
-            if not self._live:
-                return
-            self._live = False
         message = f"tracking at {self.uri} stopped ({reason}); training goes on without it."
-        _LOGGER.warning("%s", re.sub(r"//[^/@\s]*@", "//***@", message))
+        with self._lock:
+            if self._live:
+                # First the warning: `close` returns at once when nothing is alive any more.
+                _LOGGER.warning("%s", re.sub(r"//[^/@\s]*@", "//***@", message))
+                self._live = False
 
 
 class _Run:
@@ -243,11 +243,13 @@ class _Run:
         logging.getLogger("urllib3.connectionpool").addFilter(_is_not_ours)
         cpu_percent()  # The first call of a process returns 0.
         self.local = database is not None
-        self.client = self._retry(MlflowClient, uri)
         artifacts = (
             str(database.parent / "mlruns" / quote(experiment, safe="")) if database else None
         )
-        self.experiment = self._retry(self._experiment_id, experiment, artifacts)
+        # Two processes that make the tables of one file at the same time fail both.
+        with _locked(database):
+            self.client = self._retry(MlflowClient, uri)
+            self.experiment = self._retry(self._experiment_id, experiment, artifacts)
         self.id, stored = self._retry(self._open, run_name, {**tags, _KEY_TAG: key})
         self.continued = stored is not None
         self.pending = []
@@ -391,6 +393,15 @@ class _Run:
             except Exception:
                 time.sleep(pause)
         return function(*arguments)
+
+
+def _locked(database):
+    """Returns a context that one process at a time enters, if there is a SQLite file."""
+    if database is None:
+        return contextlib.nullcontext()
+    from filelock import FileLock
+
+    return FileLock(database.with_name(f".{database.name}.lock"), timeout=60)
 
 
 def _absolute(uri):
