@@ -134,7 +134,8 @@ def predictions(learner, episodes, steps: int, batch: int = 250) -> np.ndarray:
     @tf.function(autograph=False, reduce_retracing=True)
     def predict(support_x, support_y, query_x, mode):
         path, affine = learner.adaptation_path(support_x, support_y, mode, steps)
-        return tf.stack([learner.network.functional_call(w, query_x, affine) for w in path])
+        support = support_x, support_y
+        return tf.stack([learner.predict_adapted(w, affine, support, query_x) for w in path])
 
     inputs = (episodes.support_x, episodes.support_y, episodes.query_x, episodes.mode)
     starts = range(0, len(episodes.support_x), batch)

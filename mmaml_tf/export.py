@@ -38,7 +38,7 @@ def write_saved_model(learner, path) -> None:
     dtype = learner.compute_dtype
     specs = [
         tf.TensorSpec((None, None, *support_x[2:]), dtype, "support_x"),
-        tf.TensorSpec((None, None, *support_y[2:]), dtype, "support_y"),
+        tf.TensorSpec((None, None, *support_y[2:]), learner.target_dtype, "support_y"),
         tf.TensorSpec((None, None, *support_x[2:]), dtype, "query_x"),
     ]
     mode = [tf.TensorSpec((None,), tf.int32, "mode")] if learner.needs_mode else []

@@ -19,6 +19,8 @@ class InnerLoop:
         clip: bound of the element-wise clipping of each gradient, or None. The clipping is part
             of the differentiated graph.
         first_order: treat the gradients as constants in the outer gradient (FOMAML).
+        head_only: adapt the weights of the output layer alone (ANIL, Raghu et al. 2020); the
+            network says which those are.
 
     Raises:
         ValueError: for negative steps, or a learning rate or clip that is not positive.
@@ -30,6 +32,7 @@ class InnerLoop:
         learning_rate: float = 1e-3,
         clip: float | None = None,
         first_order: bool = False,
+        head_only: bool = False,
     ):
         self.steps = check_steps(steps)
         if not learning_rate > 0:
@@ -39,12 +42,14 @@ class InnerLoop:
         self.learning_rate = learning_rate
         self.clip = clip
         self.first_order = first_order
+        self.head_only = head_only
 
     def __call__(
         self,
         loss: Callable[[list, int], tf.Tensor],
         weights: Sequence[tf.Tensor],
         steps: int | None = None,
+        adapted: Sequence[bool] | None = None,
     ) -> list[list[tf.Tensor]]:
         """Takes gradient steps on `weights` and returns the weights before and after each.
 
@@ -53,9 +58,11 @@ class InnerLoop:
                 depend on that task's weights only.
             weights: tensors `[T, ...]`, the initial weights of each task.
             steps: number of steps; by default the number given to the constructor.
+            adapted: for each of `weights` whether it is adapted; by default all are. Those that
+                are not may lack the task axis.
 
         Returns:
-            `steps + 1` lists of tensors `[T, ...]`; the first is `weights`, the last the
+            `steps + 1` lists of tensors like `weights`; the first is `weights`, the last the
             adapted weights.
 
         Raises:
@@ -63,23 +70,28 @@ class InnerLoop:
         """
         path = [list(weights)]
         for step in range(self.steps if steps is None else check_steps(steps)):
-            path.append(self._step(loss, path[-1], step))
+            path.append(self._step(loss, path[-1], step, adapted or [True] * len(path[-1])))
         return path
 
-    def _step(self, loss, weights, step):
+    def _step(self, loss, weights, step, adapted):
+        changing = [w for w, changes in zip(weights, adapted, strict=True) if changes]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(weights)
+            tape.watch(changing)
             # The gradient of the sum over tasks holds each task's own gradient, because a
             # task's loss depends on its own weights alone.
             total = tf.reduce_sum(loss(weights, step))
-        gradients = tape.gradient(total, weights, unconnected_gradients="zero")
+        gradients = tape.gradient(total, changing, unconnected_gradients="zero")
         # A vectorised Keras model may give sparse gradients (IndexedSlices).
         gradients = [tf.convert_to_tensor(g) for g in gradients]
         if self.first_order:
             gradients = [tf.stop_gradient(g) for g in gradients]
         if self.clip is not None:
             gradients = [tf.clip_by_value(g, -self.clip, self.clip) for g in gradients]
-        return [w - self.learning_rate * g for w, g in zip(weights, gradients, strict=True)]
+        gradients = iter(gradients)
+        return [
+            w - self.learning_rate * next(gradients) if changes else w
+            for w, changes in zip(weights, adapted, strict=True)
+        ]
 
     def get_config(self) -> dict:
         """Returns the constructor arguments."""
@@ -88,6 +100,7 @@ class InnerLoop:
             "learning_rate": self.learning_rate,
             "clip": self.clip,
             "first_order": self.first_order,
+            "head_only": self.head_only,
         }
 
     @classmethod

@@ -4,9 +4,24 @@ One layer serves the shared initialisation (`[in, out]`) and the adapted weights
 (`[T, in, out]`): the rank of the weight decides.
 """
 
+import contextlib
+import contextvars
+
 import keras
 import numpy as np
 import tensorflow as tf
+
+_compiled_by_xla = contextvars.ContextVar("compiled_by_xla", default=False)
+
+
+@contextlib.contextmanager
+def compiled_by_xla(xla: bool):
+    """While active, what is traced is compiled by XLA (or is not); some layers choose by it."""
+    token = _compiled_by_xla.set(xla)
+    try:
+        yield
+    finally:
+        _compiled_by_xla.reset(token)
 
 
 def derive_seed(*path: int) -> int:
@@ -62,28 +77,137 @@ def modulate(z, affine):
     return z if shift is None else z + expand_to(shift, z)
 
 
+#: the forms of a convolution with one kernel per task
+CONVOLUTION_FORMS = ("auto", "patches", "looped", "grouped")
+# More tasks than this are looped over inside the graph instead of by an unrolled graph.
+_MOST_UNROLLED = 8
+
+
+def conv2d(x, kernel, stride: int = 2, form: str = "auto"):
+    """Convolves images with shared or per-task kernels, zero-padded by half the kernel's size.
+
+    The padding is symmetric, unlike that of Keras's "same" with strides.
+
+    Args:
+        x: `[T, N, H, W, in]`.
+        kernel: `[h, w, in, out]` with odd h and w, or `[T, h, w, in, out]` for one per task.
+        stride: step of the kernel, in both directions.
+        form: how kernels are applied, with equal results: "patches" gathers what each position
+            of a kernel sees and multiplies matrices; "looped" convolves one task after the
+            other; "grouped" is one convolution in which every task is a group of channels, whose
+            gradient TensorFlow has on a CPU for float32 alone. "auto" is "patches" under XLA,
+            whose own convolutions are many times slower to second order on a CPU, and "looped"
+            elsewhere.
+
+    Returns:
+        `[T, N, H', W', out]`, H' and W' being H and W over the stride, rounded up.
+
+    Raises:
+        ValueError: for an unknown form.
+    """
+    if form not in CONVOLUTION_FORMS:
+        raise ValueError(f"form is {form!r}; expected one of {CONVOLUTION_FORMS}.")
+    if form == "auto":
+        form = "patches" if _compiled_by_xla.get() else "looped"
+    per_task = kernel.shape.rank == 5
+    height, width, size_in, size_out = kernel.shape[-4:]
+    margin = [[(size - 1) // 2] * 2 for size in (height, width)]
+    x = tf.pad(x, [[0, 0], [0, 0], *margin, [0, 0]])
+    tasks, points = (x.shape[i] or tf.shape(x)[i] for i in (0, 1))
+    if form == "patches":
+        patches = _patches(x, height, width, stride)
+        rows, columns = patches.shape[2:4]
+        kernels = tf.reshape(kernel, [-1, height * width * size_in, size_out])
+        flat = tf.reshape(patches, [tasks, points * rows * columns, kernels.shape[1]])
+        z = tf.matmul(flat, kernels if per_task else kernels[0])
+        z = tf.reshape(z, [tasks, points, rows, columns, size_out])
+    elif not per_task:
+        z = tf.nn.conv2d(tf.reshape(x, [-1, *x.shape[2:]]), kernel, stride, "VALID")
+        z = tf.reshape(z, [tasks, points, *z.shape[1:]])
+    elif form == "looped":
+
+        def one_task(task):
+            return tf.nn.conv2d(*task, stride, "VALID")
+
+        if x.shape[0] is not None and x.shape[0] <= _MOST_UNROLLED:
+            each = zip(tf.unstack(x), tf.unstack(kernel), strict=True)
+            z = tf.stack([one_task(task) for task in each])
+        else:
+            z = tf.map_fn(one_task, (x, kernel), fn_output_signature=x.dtype)
+    else:
+        stacked = tf.transpose(x, [1, 2, 3, 0, 4])
+        stacked = tf.reshape(stacked, [points, *x.shape[2:4], tasks * size_in])
+        kernels = tf.transpose(kernel, [1, 2, 3, 0, 4])
+        kernels = tf.reshape(kernels, [height, width, size_in, tasks * size_out])
+        z = tf.nn.conv2d(stacked, kernels, stride, "VALID")
+        z = tf.reshape(z, [points, *z.shape[1:3], tasks, size_out])
+        z = tf.transpose(z, [3, 0, 1, 2, 4])
+    return z
+
+
+def _patches(x, height, width, stride):
+    """Returns what each position of a kernel sees, `[T, N, H', W', h·w·in]`."""
+    rows, columns = ((x.shape[2] - height) // stride + 1, (x.shape[3] - width) // stride + 1)
+    # Strided slices differentiate to padding, which every compiler fuses; the patch operation of
+    # TensorFlow has a gradient through a sparse matrix.
+    return tf.concat(
+        [
+            x[:, :, i : i + stride * (rows - 1) + 1 : stride][
+                :, :, :, j : j + stride * (columns - 1) + 1 : stride
+            ]
+            for i in range(height)
+            for j in range(width)
+        ],
+        axis=-1,
+    )
+
+
+def moments(x, axes, shift=None, keepdims=False, name=None):
+    """Returns mean and (biased) variance like `tf.nn.moments`, differentiable to second order.
+
+    TensorFlow's stops the gradient of the mean inside the variance, which makes no difference to
+    a first derivative and a wrong second one.
+    """
+    del shift, name
+    mean = tf.reduce_mean(x, axis=axes, keepdims=True)
+    variance = tf.reduce_mean(tf.square(x - mean), axis=axes, keepdims=keepdims)
+    return mean if keepdims else tf.squeeze(mean, axes), variance
+
+
+def batch_normalise(z, statistics_of, epsilon: float = 1e-5):
+    """Normalises channels by the statistics of each task's own batch.
+
+    Args:
+        z: `[T, N, H, W, C]`.
+        statistics_of: `[T, N', H, W, C]`, whose mean and (biased) variance are used; z itself
+            for those of the batch at hand.
+        epsilon: added to the variance.
+
+    Returns:
+        A tensor of z's shape.
+    """
+    mean, variance = moments(statistics_of, axes=[1, 2, 3], keepdims=True)
+    return (z - mean) * tf.math.rsqrt(variance + epsilon)
+
+
 @keras.saving.register_keras_serializable("mmaml_tf")
 class Dense(keras.layers.Layer):
     """A linear layer that runs on its own weights or on weights given by the caller.
 
     Args:
         units: size of the output.
-        stddev: standard deviation of the normal kernel initialisation; biases start at 0.
-        seed: seed of the initialisation.
+        initializer: Keras initializer of the kernel, or its name; biases start at 0.
     """
 
-    def __init__(self, units: int, stddev: float = 0.01, seed: int = 0, **kwargs):
+    def __init__(self, units: int, initializer="glorot_uniform", **kwargs):
         super().__init__(**kwargs)
         self.units = units
-        self.stddev = stddev
-        self.seed = seed
+        self.initializer = keras.initializers.get(initializer)
 
     def build(self, input_shape):
         """Creates the kernel `[in, units]` and the bias `[units]`."""
         self.kernel = self.add_weight(
-            shape=(input_shape[-1], self.units),
-            initializer=keras.initializers.RandomNormal(stddev=self.stddev, seed=self.seed),
-            name="kernel",
+            shape=(input_shape[-1], self.units), initializer=self.initializer, name="kernel"
         )
         self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias")
 
@@ -95,6 +219,43 @@ class Dense(keras.layers.Layer):
         """Returns the constructor arguments."""
         return super().get_config() | {
             "units": self.units,
-            "stddev": self.stddev,
-            "seed": self.seed,
+            "initializer": keras.initializers.serialize(self.initializer),
+        }
+
+
+@keras.saving.register_keras_serializable("mmaml_tf")
+class Conv2D(keras.layers.Layer):
+    """A convolution with symmetric padding, without bias; `conv2d` on its own kernel.
+
+    Args:
+        filters: channels of the output.
+        initializer: Keras initializer of the kernel, or its name.
+        kernel_size: odd height and width of the kernel.
+    """
+
+    def __init__(self, filters: int, initializer="glorot_uniform", kernel_size: int = 3, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.initializer = keras.initializers.get(initializer)
+        self.kernel_size = kernel_size
+
+    def build(self, input_shape):
+        """Creates the kernel `[h, w, in, filters]`."""
+        size = self.kernel_size
+        self.kernel = self.add_weight(
+            shape=(size, size, input_shape[-1], self.filters),
+            initializer=self.initializer,
+            name="kernel",
+        )
+
+    def call(self, x):
+        """Maps `[T, N, H, W, in]` to `[T, N, H', W', filters]` with the layer's own kernel."""
+        return conv2d(x, tf.convert_to_tensor(self.kernel))
+
+    def get_config(self):
+        """Returns the constructor arguments."""
+        return super().get_config() | {
+            "filters": self.filters,
+            "initializer": keras.initializers.serialize(self.initializer),
+            "kernel_size": self.kernel_size,
         }

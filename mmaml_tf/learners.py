@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mmaml_tf import division
+from mmaml_tf import division, layers
 from mmaml_tf import modulation as modulation_lib
 from mmaml_tf import networks as networks_lib
 from mmaml_tf.episodes import Episodes, check_episodes, check_query, check_support
@@ -35,6 +35,9 @@ class Learner(keras.Model):
             encoder and modulation together), or None.
         on_nonfinite: "stop" or "skip", see `nonfinite.UpdateGuard`.
         modes: names of the task modes, to report losses by mode.
+        fewer_ways: for classification, whether a task may have fewer classes than the network
+            has outputs; it then uses the first ones, as many as its support labels say, and the
+            others stay out of the softmax.
 
     Raises:
         ValueError: when the parts do not fit together.
@@ -50,6 +53,7 @@ class Learner(keras.Model):
         outer_clip: float | None = 2.0,
         on_nonfinite: str = "stop",
         modes: Sequence[str] = (),
+        fewer_ways: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -64,11 +68,14 @@ class Learner(keras.Model):
         self.outer_clip = outer_clip
         self.on_nonfinite = on_nonfinite
         self.modes = tuple(modes)
+        self.fewer_ways = fewer_ways
         self.loss_by_mode = [keras.metrics.Mean(name=f"loss_{mode}") for mode in self.modes]
         self._adapt_graph = tf.function(
             self.adaptation_path, autograph=False, reduce_retracing=True
         )
-        self._predict_graph = tf.function(self._forward, autograph=False, reduce_retracing=True)
+        self._predict_graph = tf.function(
+            self.predict_adapted, autograph=False, reduce_retracing=True
+        )
 
     #: whether adaptation needs to be told each task's mode
     needs_mode = False
@@ -92,7 +99,7 @@ class Learner(keras.Model):
                 self.encoder.build(support_x, support_y)
             widths = self.network.modulated_widths
             self.modulation.build_for(self._embedding_size(support_x, support_y), widths)
-        self._check_outputs(support_x, support_y)
+        self.predicts_classes = self._check_outputs(support_x, support_y)
         watched = self._network_variables() + self._modulating_variables()
         names = ["loss", *(v.path for v in watched)]
         self.guard = UpdateGuard(self.on_nonfinite, names, len(self.modes), name="guard")
@@ -116,7 +123,10 @@ class Learner(keras.Model):
         return embedding.shape[-1]
 
     def _check_outputs(self, support_x, support_y):
-        """Refuses outputs that the loss would silently broadcast against the targets."""
+        """Refuses outputs that the loss would silently broadcast against the targets.
+
+        Returns whether the targets are class labels.
+        """
         x = tf.zeros((1, 1, *support_x[2:]), self.compute_dtype)
         outputs = self.network.functional_call(self._shared_weights(), x).shape[2:]
         targets = support_y[2:]
@@ -127,6 +137,7 @@ class Learner(keras.Model):
                 f"the task network gives outputs of shape {tuple(outputs)} per point, the targets "
                 f"have {tuple(targets)}; they must be equal (or the targets class labels)."
             )
+        return labels
 
     def build_for(self, episodes: Episodes) -> None:
         """Creates all weights for episodes like these (tensors, arrays or specs)."""
@@ -153,12 +164,22 @@ class Learner(keras.Model):
     def initial_weights(self, tasks, mode=None):
         """Returns the weights each task starts from, as tensors `[T, ...]`.
 
+        Those that the inner loop does not adapt lack the task axis.
+
         Args:
             tasks: number of tasks T.
             mode: `[T]` mode of each task; only `MultiMAML` uses it.
         """
         del mode
-        return [tf.tile(v[None], [tasks] + [1] * len(v.shape)) for v in self._shared_weights()]
+        return [
+            tf.tile(v[None], [tasks] + [1] * len(v.shape)) if adapted else v
+            for v, adapted in zip(self._shared_weights(), self._adapted(), strict=True)
+        ]
+
+    def _adapted(self):
+        """Returns for each of the network's weights whether the inner loop adapts it."""
+        head = {id(v) for v in self.network.head} if self.inner_loop.head_only else None
+        return [head is None or id(v) in head for v in self.network.trainable_variables]
 
     def _shared_weights(self):
         return [tf.convert_to_tensor(v) for v in self.network.trainable_variables]
@@ -189,16 +210,34 @@ class Learner(keras.Model):
         return self._adaptation_path(support_x, support_y, mode, affine, steps), affine
 
     def _adaptation_path(self, support_x, support_y, mode, affine, steps=None):
+        support = support_x, support_y
+
         def support_loss(weights, step):
             del step
-            prediction = self.network.functional_call(weights, support_x, affine)
-            return self.task_losses(support_y, prediction)
+            return self.task_losses(
+                support_y, self.predict_adapted(weights, affine, support, support_x)
+            )
 
         tasks = support_x.shape[0] or tf.shape(support_x)[0]
-        return self.inner_loop(support_loss, self.initial_weights(tasks, mode), steps)
+        initial = self.initial_weights(tasks, mode)
+        return self.inner_loop(support_loss, initial, steps, self._adapted())
 
-    def _forward(self, weights, affine, query_x):
-        return self.network.functional_call(weights, query_x, affine)
+    def predict_adapted(self, weights, affine, support, x):
+        """Runs the adapted task network.
+
+        Args:
+            weights: one of the lists of `adaptation_path`.
+            affine: the modulation it returned.
+            support: (support_x, support_y) that was adapted to.
+            x: `[T, N, ...]` inputs.
+
+        Returns:
+            `[T, N, ...]` predictions.
+        """
+        support_x, support_y = support
+        given = {"support_x": support_x} if self.network.uses_support else {}
+        outputs = self.network.functional_call(weights, x, affine, **given)
+        return _mask_absent_classes(outputs, support_y) if self.fewer_ways else outputs
 
     def call(self, inputs, mode=None, steps=None):
         """Adapts to support sets and predicts for queries.
@@ -213,7 +252,7 @@ class Learner(keras.Model):
         """
         support_x, support_y, query_x = inputs
         path, affine = self.adaptation_path(support_x, support_y, mode, steps)
-        return self._forward(path[-1], affine, query_x)
+        return self.predict_adapted(path[-1], affine, (support_x, support_y), query_x)
 
     def task_losses(self, targets, predictions):
         """Returns the loss of each task `[T]`, the mean over its points."""
@@ -332,11 +371,15 @@ class Learner(keras.Model):
         return division.Division.of(tasks, size, **self._division)
 
     def _losses_and_gradients(self, support_x, support_y, query_x, query_y, mode, weights, groups):
-        """Returns losses `[T]`, predictions and the outer gradient of Σ weights·losses.
+        """Returns losses `[T]`, predictions and the outer gradient of Σ weights·losses."""
+        arrays = support_x, support_y, query_x, query_y, mode, weights
+        with layers.compiled_by_xla(self.xla):
+            return self._divided_gradients(arrays, groups)
 
-        The encoder sees all tasks at once, the inner loop one group after the other; the chain
-        rule joins them where the modulation enters.
-        """
+    def _divided_gradients(self, arrays, groups):
+        # The encoder sees all tasks at once, the inner loop one group after the other; the chain
+        # rule joins them where the modulation enters.
+        support_x, support_y, *_, weights = arrays
         modulators = [v.value for v in self._modulating_variables()]
         adapted = [v.value for v in self._network_variables()]
         with tf.GradientTape(watch_accessed_variables=False) as modulating:
@@ -351,7 +394,8 @@ class Learner(keras.Model):
                 given = iter(tensors)
                 own = tf.nest.map_structure(lambda t: None if t is None else next(given), affine)
                 path = self._adaptation_path(support_x, support_y, mode, own)
-                predictions = self._forward(path[-1], own, query_x)
+                support = support_x, support_y
+                predictions = self.predict_adapted(path[-1], own, support, query_x)
                 losses = self.task_losses(query_y, predictions)
                 loss = tf.reduce_sum(weights * losses)
             gradients = outer.gradient(loss, [*adapted, *tensors], unconnected_gradients="zero")
@@ -359,13 +403,12 @@ class Learner(keras.Model):
             by_task = losses, predictions, *gradients[len(adapted) :]
             return by_task, gradients[: len(adapted)]
 
-        arrays = [support_x, support_y, query_x, query_y, mode, weights, *tensors]
         (losses, predictions, *of_tensors), gradients = division.map_groups(
             group_gradients,
-            arrays,
+            [*arrays, *tensors],
             groups,
             dtypes=(
-                (weights.dtype, self.network.compute_dtype, *(t.dtype for t in tensors)),
+                (weights.dtype, weights.dtype, *(t.dtype for t in tensors)),
                 [v.dtype for v in adapted],
             ),
         )
@@ -466,7 +509,7 @@ class Learner(keras.Model):
         """
         if not self.built:
             raise ValueError("the learner has no weights yet; train it, or load it from a file.")
-        support_x, support_y = (self._as_input(a) for a in (support_x, support_y))
+        support_x, support_y = self._as_input(support_x), self._as_target(support_y)
         rank = len(self.support_shapes[0])
         single = support_x.shape.rank == rank - 1
         if single:
@@ -483,7 +526,7 @@ class Learner(keras.Model):
                 )
         mode = self._as_modes(mode, support_x.shape[0])
         path, affine = self._adapt_graph(support_x, support_y, mode, steps)
-        return Predictor(self, path[-1], affine, support_x, single)
+        return Predictor(self, path[-1], affine, (support_x, support_y), single)
 
     def _as_modes(self, mode, tasks):
         """Returns `[T]` modes as a tensor, checked, or None."""
@@ -505,6 +548,17 @@ class Learner(keras.Model):
     def _as_input(self, array):
         return tf.cast(tf.convert_to_tensor(array), self.compute_dtype)
 
+    def _as_target(self, array):
+        array = tf.convert_to_tensor(array)
+        if self.predicts_classes and not array.dtype.is_integer:
+            raise ValueError(f"support_y has type {array.dtype.name}; class labels are integers.")
+        return tf.cast(array, self.target_dtype)
+
+    @property
+    def target_dtype(self):
+        """The type of targets, int32 for class labels; known once built."""
+        return "int32" if self.predicts_classes else self.compute_dtype
+
     def export(self, path: str) -> None:
         """Writes a SavedModel that adapts inside the graph; see `export.write_saved_model`."""
         write_saved_model(self, path)
@@ -521,6 +575,7 @@ class Learner(keras.Model):
             "outer_clip": self.outer_clip,
             "on_nonfinite": self.on_nonfinite,
             "modes": list(self.modes),
+            "fewer_ways": self.fewer_ways,
             "name": self.name,
         }
 
@@ -531,6 +586,14 @@ class Learner(keras.Model):
         return cls(**{k: _deserialize(v) if k in parts else v for k, v in config.items()})
 
 
+def _mask_absent_classes(logits, support_y):
+    """Takes the outputs beyond each task's largest support label out of the softmax."""
+    ways = 1 + tf.reduce_max(tf.cast(support_y, tf.int32), axis=1)
+    present = tf.sequence_mask(ways, logits.shape[-1])[:, None]
+    # A finite number: infinities would make the gradients of the softmax undefined.
+    return tf.where(present, logits, tf.constant(-1e9, logits.dtype))
+
+
 class Predictor:
     """A task network adapted to one task or a batch of tasks.
 
@@ -538,11 +601,11 @@ class Predictor:
         weights: the adapted weights, tensors `[T, ...]`.
     """
 
-    def __init__(self, learner, weights, affine, support_x, single):
+    def __init__(self, learner, weights, affine, support, single):
         self.weights = weights
         self._learner = learner
         self._affine = affine
-        self._support_x = support_x
+        self._support = support
         self._single = single
 
     def __call__(self, query_x):
@@ -554,8 +617,10 @@ class Predictor:
         query_x = self._learner._as_input(query_x)
         if self._single:
             query_x = query_x[None]
-        check_query(self._support_x, query_x)
-        predictions = self._learner._predict_graph(self.weights, self._affine, query_x)
+        check_query(self._support[0], query_x)
+        predictions = self._learner._predict_graph(
+            self.weights, self._affine, self._support, query_x
+        )
         return predictions[0] if self._single else predictions
 
 

@@ -1,5 +1,6 @@
 """Task networks: Keras models whose forward pass takes its weights as an argument."""
 
+import contextlib
 from collections.abc import Sequence
 
 import keras
@@ -17,11 +18,21 @@ class TaskNetwork(keras.Model):
 
     #: whether `functional_call` may be compiled by XLA
     supports_xla = True
+    #: whether `functional_call` takes `support_x`, the support set of the tasks being predicted
+    uses_support = False
 
     @property
     def modulated_widths(self) -> tuple[int, ...]:
         """Units or channels of each block that can be modulated; known once built."""
         raise NotImplementedError
+
+    @property
+    def head(self) -> Sequence:
+        """The variables of the output layer, for `InnerLoop(head_only=True)`; known once built."""
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say which of its weights are the output layer's; "
+            "define the property `head`."
+        )
 
     def functional_call(self, weights: Sequence, x, modulation: Sequence | None = None):
         """Runs the network on other weights than its own.
@@ -84,7 +95,11 @@ class MLP(TaskNetwork):
         self.stddev = stddev
         self.seed = seed
         self.dense = [
-            layers.Dense(units, stddev, layers.derive_seed(seed, i), dtype=self.dtype_policy)
+            layers.Dense(
+                units,
+                keras.initializers.RandomNormal(stddev=stddev, seed=layers.derive_seed(seed, i)),
+                dtype=self.dtype_policy,
+            )
             for i, units in enumerate((*self.hidden, outputs))
         ]
 
@@ -92,6 +107,11 @@ class MLP(TaskNetwork):
     def modulated_widths(self):
         """The hidden layers' units."""
         return self.hidden
+
+    @property
+    def head(self):
+        """Kernel and bias of the output layer."""
+        return self.dense[-1].trainable_variables
 
     def build(self, input_shape):
         """Creates the weights for inputs `[..., D]`.
@@ -137,6 +157,147 @@ class MLP(TaskNetwork):
             "outputs": self.outputs_size,
             "bias_transformation": self.bias_transformation,
             "stddev": self.stddev,
+            "seed": self.seed,
+            "name": self.name,
+            "dtype": self.dtype_policy,
+        }
+
+
+@keras.saving.register_keras_serializable("mmaml_tf")
+class ConvNet(TaskNetwork):
+    """Strided convolutions with batch statistics, the published classification network.
+
+    Each block is a 3×3 convolution of stride 2, normalisation by batch statistics without learned
+    scale or shift, the modulation, and a ReLU. The mean over positions goes to a linear layer.
+    Kernels start Xavier-uniform, biases at zero. Images are `[H, W, C]` with values in [0, 1].
+
+    The statistics are those of the batch at hand, in training as at inference: the support set
+    while adapting, and for the queries either the queries themselves ("query", transductive, as
+    published: a prediction depends on the other queries) or the support set ("support").
+
+    Args:
+        filters: channels of each block.
+        outputs: number of classes N, or None to stop at the mean over positions.
+        statistics: "query" or "support".
+        form: how per-task kernels are applied, see `layers.conv2d`.
+        seed: seed of the initialisation.
+
+    Raises:
+        ValueError: for sizes that are not positive, or unknown statistics or form.
+    """
+
+    def __init__(
+        self,
+        filters: Sequence[int] = (32, 64, 128, 256),
+        outputs: int | None = 5,
+        statistics: str = "query",
+        form: str = "auto",
+        seed: int = 0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not filters or min(filters) < 1 or (outputs is not None and outputs < 1):
+            raise ValueError(
+                f"ConvNet(filters={filters}, outputs={outputs}): sizes must be positive, with at "
+                "least one block."
+            )
+        if statistics not in ("query", "support"):
+            raise ValueError(f'statistics is {statistics!r}; expected "query" or "support".')
+        if form not in layers.CONVOLUTION_FORMS:
+            raise ValueError(f"form is {form!r}; expected one of {layers.CONVOLUTION_FORMS}.")
+        self.filters = tuple(filters)
+        self.outputs_size = outputs
+        self.statistics = statistics
+        self.form = form
+        self.seed = seed
+        initializers = [
+            keras.initializers.GlorotUniform(layers.derive_seed(seed, i))
+            for i in range(len(self.filters) + 1)
+        ]
+        self.convolutions = [
+            layers.Conv2D(size, initializer, dtype=self.dtype_policy)
+            for size, initializer in zip(self.filters, initializers, strict=False)
+        ]
+        self.dense = None
+        if outputs is not None:
+            self.dense = layers.Dense(outputs, initializers[-1], dtype=self.dtype_policy)
+
+    @property
+    def modulated_widths(self):
+        """The blocks' channels."""
+        return self.filters
+
+    @property
+    def uses_support(self):
+        """Whether the statistics are the support set's."""
+        return self.statistics == "support"
+
+    @property
+    def head(self):
+        """Kernel and bias of the linear layer."""
+        return [] if self.dense is None else self.dense.trainable_variables
+
+    def build(self, input_shape):
+        """Creates the weights for images `[..., H, W, C]`.
+
+        Raises:
+            ValueError: unless the inputs of a task are images.
+        """
+        if len(input_shape) not in (4, 5) or None in input_shape[-3:]:
+            raise ValueError(
+                "ConvNet takes images of shape [N, H, W, C] or [T, N, H, W, C], got "
+                f"{tuple(input_shape)}."
+            )
+        size = input_shape[-1]
+        for convolution in self.convolutions:
+            convolution.build((None, None, None, None, size))
+            size = convolution.filters
+        if self.dense is not None:
+            self.dense.build((None, size))
+        self.built = True
+
+    def functional_call(self, weights, x, modulation=None, support_x=None):
+        """See `TaskNetwork.functional_call`.
+
+        Args:
+            weights: see there.
+            x: `[T, N, H, W, C]`.
+            modulation: see there.
+            support_x: `[T, K, H, W, C]` images whose statistics are used with
+                `statistics="support"`; by default those of x.
+
+        Returns:
+            `[T, N, outputs]` logits, or features `[T, N, filters[-1]]` without outputs.
+        """
+        weights = (tf.cast(w, self.compute_dtype) for w in weights)
+        weights = dict(zip((id(v) for v in self.trainable_variables), weights, strict=True))
+        reference = None  # number of leading points whose statistics are used; None for all
+        if self.statistics == "support" and support_x is not None:
+            reference = support_x.shape[1] or tf.shape(support_x)[1]
+            x = tf.concat([support_x, x], axis=1)
+        z = tf.cast(x, self.compute_dtype)
+        for block, convolution in enumerate(self.convolutions):
+            z = layers.conv2d(z, weights[id(convolution.kernel)], form=self.form)
+            z = layers.batch_normalise(z, statistics_of=z[:, :reference])
+            z = tf.nn.relu(layers.modulate(z, modulation[block] if modulation else None))
+        z = tf.reduce_mean(z[:, reference:], axis=[2, 3])
+        if self.dense is not None:
+            z = layers.dense(z, weights[id(self.dense.kernel)], weights[id(self.dense.bias)])
+        return tf.cast(z, self.variable_dtype)
+
+    def call(self, x):
+        """Runs the network on its own weights, images `[N, H, W, C]` or `[T, N, H, W, C]`."""
+        single = len(x.shape) == 4
+        outputs = super().call(x[None] if single else x)
+        return outputs[0] if single else outputs
+
+    def get_config(self):
+        """Returns the constructor arguments."""
+        return {
+            "filters": self.filters,
+            "outputs": self.outputs_size,
+            "statistics": self.statistics,
+            "form": self.form,
             "seed": self.seed,
             "name": self.name,
             "dtype": self.dtype_policy,
@@ -204,6 +365,11 @@ class KerasNetwork(TaskNetwork):
                 )
         return tuple(layer.kernel.shape[-1] for layer in self._modulated_layers)
 
+    @property
+    def head(self):
+        """The weights of the model's last Dense or convolution layer."""
+        return _affine_layers(self.model)[-1].trainable_variables
+
     def build(self, input_shape):
         """Does nothing: the model is built already."""
 
@@ -224,9 +390,10 @@ class KerasNetwork(TaskNetwork):
             x_task, mapped_task = inputs
             mapped_task = iter(mapped_task)
             task_weights = [next(mapped_task) if m else w for w, m in zip(*folded, strict=True)]
-            outputs, _ = self.model.stateless_call(
-                task_weights, self.model.non_trainable_variables, x_task, **training
-            )
+            with _exact_moments():
+                outputs, _ = self.model.stateless_call(
+                    task_weights, self.model.non_trainable_variables, x_task, **training
+                )
             return outputs
 
         return tf.vectorized_map(one_task, (x, mapped))
@@ -270,6 +437,18 @@ class KerasNetwork(TaskNetwork):
         """Makes the wrapper, and the model in it, from what `get_config` returned."""
         model = keras.saving.deserialize_keras_object(config["model"])
         return cls(model, **{key: value for key, value in config.items() if key != "model"})
+
+
+@contextlib.contextmanager
+def _exact_moments():
+    """Lets Keras's batch normalisation use `layers.moments`; see there."""
+    # Keras offers no way to choose them. Whoever else meets the replacement gets equal values.
+    original = tf.nn.moments
+    tf.nn.moments = layers.moments
+    try:
+        yield
+    finally:
+        tf.nn.moments = original
 
 
 def as_task_network(network: keras.Model) -> TaskNetwork:

@@ -101,3 +101,35 @@ def outer_gradient(made, batch):
         loss, [v.value for v in variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
     )
     return loss, gradients
+
+
+def assert_gradients(variables, gradients, loss, rtol=2e-5, atol=1e-9):
+    """Compares each gradient with central differences of `loss()` in a random direction."""
+    rng = np.random.default_rng(1)
+    for variable, gradient in zip(variables, gradients, strict=True):
+        direction = rng.normal(size=variable.shape)
+        value, step = variable.numpy(), 1e-6
+        variable.assign(value + step * direction)
+        above = loss()
+        variable.assign(value - step * direction)
+        below = loss()
+        variable.assign(value)
+        np.testing.assert_allclose(
+            np.sum(gradient * direction),
+            (above - below) / (2 * step),
+            rtol=rtol,
+            atol=atol,
+            err_msg=getattr(variable, "path", variable.name),
+        )
+
+
+def outer_loss(made, batch):
+    """Returns a graph that computes the loss of a batch after adaptation."""
+
+    @tf.function(autograph=False)
+    def loss():
+        predictions = made.call(batch[:3], mode=batch.mode)
+        losses = made.task_losses(batch.query_y, predictions)
+        return tf.reduce_sum(made.task_weights(batch) * losses)
+
+    return loss
