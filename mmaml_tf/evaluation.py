@@ -1,19 +1,19 @@
 """Evaluation on fixed held-out tasks: per mode and overall, with confidence intervals."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from mmaml_tf.inner_loop import check_steps
-from mmaml_tf.tasks.held_out import HeldOut
 
 
 class Estimate(NamedTuple):
     """A mean over tasks and the half-width of its 95 % confidence interval.
 
     Attributes:
-        mean: mean over n tasks.
+        mean: mean over n tasks; over several modes the unweighted mean of the modes' means.
         ci95: 1.96 standard errors of that mean; the unit of independence is the task.
         n: number of tasks.
     """
@@ -23,59 +23,79 @@ class Estimate(NamedTuple):
     n: int
 
     @classmethod
-    def of(cls, values) -> "Estimate":
-        """Estimates the mean of `[n]` per-task values."""
+    def of(cls, values, mode=None) -> "Estimate":
+        """Estimates the mean of `[n]` per-task values.
+
+        Args:
+            values: `[n]`.
+            mode: `[n]` mode of each task. The number of tasks of a mode is fixed, so that
+                differences between modes are no part of the error (stratified sampling).
+        """
         values = np.asarray(values, np.float64)
-        deviation = values.std(ddof=1) if len(values) > 1 else np.nan
-        return cls(
-            float(values.mean()), float(1.96 * deviation / np.sqrt(len(values))), len(values)
-        )
+        mode = np.zeros(len(values)) if mode is None else np.asarray(mode)
+        strata = [values[mode == index] for index in np.unique(mode)]
+        variances = [s.var(ddof=1) / len(s) if len(s) > 1 else np.nan for s in strata]
+        error = np.sqrt(np.sum(variances)) / len(strata)
+        return cls(float(np.mean([s.mean() for s in strata])), float(1.96 * error), len(values))
 
     def __str__(self):
         return f"{self.mean:.3f} ± {self.ci95:.3f}"
 
 
 class Report(NamedTuple):
-    """Per-task losses of one learner on held-out tasks.
+    """What was measured on each held-out task, with one learner.
 
     Attributes:
-        losses: by target name, `[S + 1, N]` losses of N tasks after 0 to S inner steps.
+        measures: by name, `[C, N]` values of N tasks after each of `curve` inner steps: the loss
+            against each kind of target, or accuracy and loss of a classification. The first is
+            the headline.
         mode: `[N]` mode of each task.
         modes: names of the modes.
         steps: the number of inner steps that counts as adapted.
+        curve: the C numbers of inner steps that were measured.
     """
 
-    losses: dict[str, np.ndarray]
+    measures: dict[str, np.ndarray]
     mode: np.ndarray
     modes: tuple[str, ...]
     steps: int
+    curve: tuple[int, ...]
 
-    def estimate(self, mode: str | None = None, steps: int | None = None, target=None) -> Estimate:
-        """Returns the mean loss of a mode (None: all tasks) after some inner steps."""
-        return Estimate.of(self.task_losses(mode, steps, target))
+    def estimate(self, mode: str | None = None, steps: int | None = None, measure=None) -> Estimate:
+        """Returns the mean over a mode (None: over all modes) after some inner steps."""
+        return self._estimate(self.values(mode, steps, measure), mode)
 
-    def task_losses(self, mode: str | None = None, steps: int | None = None, target=None):
-        """Returns the losses `[n]` of a mode's tasks (None: of all) after some inner steps."""
-        target = next(iter(self.losses)) if target is None else target
-        losses = self.losses[target][self.steps if steps is None else steps]
-        return losses if mode is None else losses[self.mode == self.modes.index(mode)]
+    def values(self, mode: str | None = None, steps: int | None = None, measure=None):
+        """Returns the values `[n]` of a mode's tasks (None: of all) after some inner steps.
 
-    def difference(self, other: "Report", mode: str | None = None, target=None) -> Estimate:
-        """Returns the mean paired difference self − other of the adapted losses.
+        Raises:
+            ValueError: for a number of steps that was not measured.
+        """
+        measure = next(iter(self.measures)) if measure is None else measure
+        steps = self.steps if steps is None else steps
+        if steps not in self.curve:
+            raise ValueError(f"steps={steps} was not measured; measured were {self.curve}.")
+        values = self.measures[measure][self.curve.index(steps)]
+        return values if mode is None else values[self.mode == self.modes.index(mode)]
+
+    def difference(self, other: "Report", mode: str | None = None, measure=None) -> Estimate:
+        """Returns the mean paired difference self − other after adaptation.
 
         Raises:
             ValueError: when the two were not evaluated on the same number of tasks and modes.
         """
         if self.modes != other.modes or not np.array_equal(self.mode, other.mode):
             raise ValueError("a paired difference needs both reports on the same held-out tasks.")
-        return Estimate.of(
-            self.task_losses(mode, target=target) - other.task_losses(mode, target=target)
-        )
+        own, others = (r.values(mode, measure=measure) for r in (self, other))
+        return self._estimate(own - others, mode)
+
+    def _estimate(self, values, mode):
+        return Estimate.of(values, self.mode if mode is None else None)
 
     def __str__(self):
         rows = [f"{'mode':12s} {'post-modulation':>18s} {'post-adaptation':>18s}"]
         for mode in (*self.modes, None):
-            before, after = self.estimate(mode, 0), self.estimate(mode)
+            before, after = self.estimate(mode, self.curve[0]), self.estimate(mode)
             rows.append(f"{mode or 'overall':12s} {before!s:>18s} {after!s:>18s}")
         return "\n".join(rows)
 
@@ -86,66 +106,90 @@ def evaluate(
     tasks_per_mode: int = 1000,
     seed: int = 7,
     steps: int | None = None,
-    curve: int | None = None,
-    batch: int = 250,
+    curve: int | Sequence[int] | None = None,
+    batch: int | None = None,
 ) -> Report:
     """Evaluates a learner on held-out tasks.
 
     Args:
-        learner: a built `Learner`.
-        tasks: a task distribution with `held_out`, or a `HeldOut` set of tasks.
+        learner: a built and compiled `Learner`.
+        tasks: a task distribution with `held_out`, or what that returned.
         tasks_per_mode: tasks drawn of each mode, when `tasks` is a distribution.
         seed: seed of those tasks.
         steps: inner steps that count as adapted; by default the inner loop's own.
-        curve: number of inner steps that losses are kept for; by default `steps`.
-        batch: tasks evaluated at once; it does not change the result.
+        curve: numbers of inner steps to measure after, or one number for 0 to that many; by
+            default 0 and `steps`, which are always among them.
+        batch: tasks evaluated at once; by default what fits the tasks. It does not change the
+            result.
 
     Returns:
-        A `Report` of per-task losses; print it, or ask it for estimates.
+        A `Report` of each task's accuracy and loss, for tasks with class labels, or else of its
+        loss against each kind of target; print it, or ask it for estimates.
 
     Raises:
         ValueError: for shapes that do not fit the learner, or negative steps.
     """
     steps = check_steps(learner.inner_loop.steps if steps is None else steps)
-    curve = max(steps, check_steps(steps if curve is None else curve))
-    held_out = tasks if isinstance(tasks, HeldOut) else tasks.held_out(tasks_per_mode, seed)
-    learner.build_for(held_out.episodes)
-    path = predictions(learner, held_out.episodes, curve, batch)
-    losses = {
-        name: np.stack([learner.task_losses(tf.constant(target), p) for p in path])
-        for name, target in held_out.targets.items()
-    }
-    return Report(losses, held_out.episodes.mode, held_out.modes, steps)
+    if isinstance(curve, int):
+        curve = range(check_steps(curve) + 1)
+    curve = sorted({0, steps, *map(check_steps, curve or ())})
+    held_out = tasks if hasattr(tasks, "batches") else tasks.held_out(tasks_per_mode, seed)
+    predict = _predictor(learner, curve)
+    parts = []
+    for episodes, targets in held_out.batches(batch):
+        learner.build_for(episodes)
+        path = predict(*_inputs(episodes))
+        parts.append(_measure(learner, targets, path))
+    measures = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+    return Report(measures, held_out.mode, held_out.modes, steps, tuple(curve))
 
 
-def predictions(learner, episodes, steps: int, batch: int = 250) -> np.ndarray:
+def _measure(learner, targets, path):
+    """Returns what is measured of `[C, T, Q, ...]` predictions, by name, as `[C, T]`."""
+    measures = {}
+    for name, target in targets.items():
+        losses = np.stack([learner.task_losses(tf.constant(target), p) for p in path])
+        if learner.predicts_classes:
+            found = np.argmax(path, axis=-1) == np.reshape(target, path.shape[1:3])
+            measures |= {"accuracy": found.mean(axis=-1), "loss": losses}
+        else:
+            measures[name] = losses
+    return measures
+
+
+def predictions(learner, episodes, steps: int) -> np.ndarray:
     """Returns predictions for the queries after each of 0 to S inner steps.
 
     Args:
         learner: a built `Learner`.
-        episodes: `Episodes` of N tasks; their query targets are not looked at.
+        episodes: `Episodes` of T tasks; their query targets are not looked at.
         steps: number of inner steps S.
-        batch: tasks adapted at once.
 
     Returns:
-        `[S + 1, N, Q, ...]`.
+        `[S + 1, T, Q, ...]`.
     """
+    return _predictor(learner, range(steps + 1))(*_inputs(episodes)).numpy()
+
+
+def _inputs(episodes):
+    arrays = episodes.support_x, episodes.support_y, episodes.query_x, episodes.mode
+    return [tf.convert_to_tensor(a) for a in arrays]
+
+
+def _predictor(learner, curve):
+    """Returns a graph that predicts after each of some numbers of inner steps."""
 
     @tf.function(autograph=False, reduce_retracing=True)
     def predict(support_x, support_y, query_x, mode):
-        path, affine = learner.adaptation_path(support_x, support_y, mode, steps)
+        path, affine = learner.adaptation_path(support_x, support_y, mode, max(curve))
         support = support_x, support_y
-        return tf.stack([learner.predict_adapted(w, affine, support, query_x) for w in path])
+        return tf.stack([learner.predict_adapted(path[s], affine, support, query_x) for s in curve])
 
-    inputs = (episodes.support_x, episodes.support_y, episodes.query_x, episodes.mode)
-    starts = range(0, len(episodes.support_x), batch)
-    parts = [predict(*(tf.constant(a[s : s + batch]) for a in inputs)) for s in starts]
-    return np.concatenate(parts, axis=1)
+    return predict
 
 
-def task_embeddings(learner, held_out: HeldOut, batch: int = 250) -> np.ndarray:
+def task_embeddings(learner, held_out, batch: int | None = None) -> np.ndarray:
     """Returns the embeddings `[N, E]` of held-out tasks' support sets."""
     embed = tf.function(learner.embed, autograph=False, reduce_retracing=True)
-    x, y = held_out.episodes.support_x, held_out.episodes.support_y
-    starts = range(0, len(x), batch)
-    return np.concatenate([embed(x[s : s + batch], y[s : s + batch]) for s in starts])
+    batches = (episodes for episodes, _ in held_out.batches(batch))
+    return np.concatenate([embed(e.support_x, e.support_y) for e in batches])

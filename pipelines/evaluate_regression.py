@@ -31,7 +31,7 @@ def main() -> None:
     report = evaluation.evaluate(learner, held_out, curve=settings["curve"])
     print(f"{cell.run_name}\n{report}", flush=True)
 
-    arrays = {f"losses_{name}": losses for name, losses in report.losses.items()}
+    arrays = {f"losses_{name}": losses for name, losses in report.measures.items()}
     if learner.encoder is not None:
         arrays["embeddings"] = evaluation.task_embeddings(learner, held_out)
     arrays |= _examples(learner, cell.tasks(), settings["seed"] + 1)
@@ -91,7 +91,7 @@ def _estimates(report, mode):
             "post_modulation": report.estimate(mode, 0, target)._asdict(),
             "post_adaptation": report.estimate(mode, None, target)._asdict(),
         }
-        for target in report.losses
+        for target in report.measures
     }
 
 

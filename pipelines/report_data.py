@@ -290,6 +290,7 @@ def _run(files, cell, seed):
         arrays["mode"],
         tuple(str(mode) for mode in arrays["modes"]),
         int(arrays["steps"]),
+        curve=tuple(range(len(arrays["losses_noisy"]))),
     )
     metrics = json.loads(metrics_path.read_text())
     paths = [files.history(name, seed) for name in cell.trained]
@@ -336,7 +337,7 @@ def _bayes(files, mode_sets):
         }
         chosen = held_out._replace(targets=values | {"effective": sample_sizes}).only(modes)
         losses = {target: chosen.targets[target][None] for target in TARGETS}
-        report = Report(losses, chosen.episodes.mode, modes, steps=0)
+        report = Report(losses, chosen.episodes.mode, modes, steps=0, curve=(0,))
         cells.append(Cell(f"bayes_{size}", "bayes", modes, [Run(report)]))
         median, low = np.percentile(chosen.targets["effective"], [50, 5])
         effective[size] = {"median": float(median), "percentile_5": float(low)}

@@ -97,7 +97,7 @@ def _adaptation_bands(results, size):
             continue
         # The LSTM learner has no inner step; further rows of its losses mean nothing.
         adapts = METHODS[kind].post_adaptation
-        count = len(cell.runs[0].report.losses["noisy"]) if adapts else 1
+        count = len(cell.runs[0].report.measures["noisy"]) if adapts else 1
         # Losses may overflow beyond the steps that were trained.
         with np.errstate(invalid="ignore"):
             bands[kind] = _band([cell.summary(steps=step) for step in range(count)])

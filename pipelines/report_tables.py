@@ -75,7 +75,7 @@ def tails_table(results: Results) -> Table:
         runs = results.runs(kind, size)
         if not runs:
             return [_loss(results, kind, size)]
-        losses = np.sort([run.report.task_losses(target="noisy") for run in runs])
+        losses = np.sort([run.report.values(measure="noisy") for run in runs])
         worst = losses[:, -max(1, losses.shape[1] // 100) :]
         share = np.mean(worst.sum(axis=1) / losses.sum(axis=1))
         return [f"{np.mean(np.median(losses, axis=1)):.3f}; {share:.0%}"]
@@ -92,10 +92,10 @@ def ablations_table(results: Results) -> Table:
             ablation.name,
             ablation.reference,
             ablation.changes,
-            str(ablation.run.report.estimate(target="noisy")),
-            str(ablation.reference_run.report.estimate(target="noisy")),
+            str(ablation.run.report.estimate(measure="noisy")),
+            str(ablation.reference_run.report.estimate(measure="noisy")),
             "{:+.3f} ± {:.3f}".format(
-                *ablation.run.report.difference(ablation.reference_run.report, target="noisy")[:2]
+                *ablation.run.report.difference(ablation.reference_run.report, measure="noisy")[:2]
             ),
             f"{ablation.run.skipped} ({ablation.reference_run.skipped})",
         ]
@@ -312,7 +312,7 @@ def write_summary(results: Results, path: Path) -> None:
     for size, modes in results.mode_sets.items():
         report = results.runs("bayes", size)[0].report
         losses = {
-            mode: {target: report.estimate(mode, target=target)._asdict() for target in TARGETS}
+            mode: {target: report.estimate(mode, measure=target)._asdict() for target in TARGETS}
             for mode in (None, *modes)
         }
         bayes[str(size)] = {
@@ -337,7 +337,7 @@ def write_summary(results: Results, path: Path) -> None:
                 "of": ablation.reference,
                 "differs_in": ablation.changes,
                 "difference": ablation.run.report.difference(
-                    ablation.reference_run.report, target="noisy"
+                    ablation.reference_run.report, measure="noisy"
                 )._asdict(),
             }
             for ablation in results.ablations

@@ -1,7 +1,7 @@
 """Held-out tasks: what an evaluation runs on."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,19 @@ class HeldOut(NamedTuple):
     episodes: Episodes
     targets: Mapping[str, np.ndarray]
     modes: tuple[str, ...]
+
+    @property
+    def mode(self) -> np.ndarray:
+        """The mode `[N]` of each task."""
+        return self.episodes.mode
+
+    def batches(self, size: int | None = None) -> Iterator[tuple[Episodes, dict]]:
+        """Yields the tasks in order as (`Episodes` of at most `size` tasks, their targets)."""
+        size = size or _TASKS_AT_ONCE
+        for start in range(0, len(self.mode), size):
+            part = slice(start, start + size)
+            episodes = Episodes(*(a[part] for a in self.episodes[:5]))
+            yield episodes, {name: target[part] for name, target in self.targets.items()}
 
     def digest(self) -> str:
         """Returns a hexadecimal SHA-256 digest of all tasks and targets."""
@@ -65,3 +78,7 @@ class HeldOut(NamedTuple):
             {name: target[rows] for name, target in self.targets.items()},
             tuple(modes),
         )
+
+
+# Tasks of the batches an evaluation works on at once.
+_TASKS_AT_ONCE = 250

@@ -174,13 +174,17 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-def estimate(values):
+def estimate(values, mode=None):
+    """Mean and interval; of several modes with as many tasks each, from the modes' own."""
     values = np.asarray(values, np.float64)
-    return np.mean(values), 1.96 * np.sqrt(np.var(values, ddof=1) / len(values))
+    if mode is None:
+        return np.mean(values), 1.96 * np.sqrt(np.var(values, ddof=1) / len(values))
+    each = np.array([estimate(values[mode == index]) for index in set(mode.tolist())])
+    return np.mean(values), np.sqrt(np.mean(each[:, 1] ** 2) / len(each))
 
 
-def text(values):
-    return "{:.3f} ± {:.3f}".format(*estimate(values))
+def text(values, mode=None):
+    return "{:.3f} ± {:.3f}".format(*estimate(values, mode))
 
 
 @pytest.fixture(scope="module")
@@ -203,15 +207,18 @@ def workspace(tmp_path, monkeypatch):
 
 def test_headline_table_has_the_arrays_numbers_beside_the_published_ones(full):
     table, noise_free, per_mode, _ = markdown_tables(full.results / "table.md")
+    three, five = full.arrays("film_3")["mode"], full.arrays("maml_5")["mode"]
     film = full.arrays("film_3")["losses_noisy"]
-    assert table["MMAML (FiLM)"][4:8] == [text(film[0]), "1.923", text(film[5]), "0.444"]
+    before, after = (text(film[steps], three) for steps in (0, 5))
+    assert table["MMAML (FiLM)"][4:8] == [before, "1.923", after, "0.444"]
     maml = full.arrays("maml_5")["losses_noisy"]
-    assert table["MAML"][8:] == ["–", "–", text(maml[5]), "1.668"]
+    assert table["MAML"][8:] == ["–", "–", text(maml[5], five), "1.668"]
     lstm = full.arrays("lstm_5")
-    assert table["LSTM learner"][8:] == [text(lstm["losses_noisy"][0]), "0.898", "–", "–"]
-    assert noise_free["LSTM learner"][2] == text(lstm["losses_noise_free"][0])
-    assert noise_free["MMAML (FiLM)"][1] == text(full.arrays("film_3")["losses_noise_free"][5])
-    linear = film[5][full.arrays("film_3")["mode"] == 1]
+    assert table["LSTM learner"][8:] == [text(lstm["losses_noisy"][0], five), "0.898", "–", "–"]
+    assert noise_free["LSTM learner"][2] == text(lstm["losses_noise_free"][0], five)
+    film_noise_free = full.arrays("film_3")["losses_noise_free"][5]
+    assert noise_free["MMAML (FiLM)"][1] == text(film_noise_free, three)
+    linear = film[5][three == 1]
     assert per_mode["MMAML (FiLM)"][3] == text(linear)
     assert table["MMAML (FiLM, layer 1 only)"][4:] == ["–"] * 8
 
@@ -242,6 +249,7 @@ def test_bayes_rows_mix_the_families_of_the_mode_set(full):
         np.load(full.models / "bayes.npz") as bayes,
     ):
         losses, sizes = [], []
+        mode = held_out["mode"][held_out["mode"] < 3]
         for task in np.flatnonzero(held_out["mode"] < 3):
             odds = np.exp(bayes["log_evidence"][:3, task].astype(np.float64))
             odds /= odds.sum()
@@ -250,14 +258,14 @@ def test_bayes_rows_mix_the_families_of_the_mode_set(full):
             sizes.append(1 / sum(odds[f] ** 2 / bayes["effective"][f, task] for f in range(3)))
     summary = json.loads((full.results / "summary.json").read_text())["bayes"]["3"]
     found = summary["overall"]["noisy"]
-    np.testing.assert_allclose([found["mean"], found["ci95"]], estimate(losses), rtol=1e-5)
+    np.testing.assert_allclose([found["mean"], found["ci95"]], estimate(losses, mode), rtol=1e-5)
     assert found["n"] == len(losses) == 3 * full.tasks
     size = summary["effective_sample_size"]
     np.testing.assert_allclose(
         [size["median"], size["percentile_5"]], np.percentile(sizes, [50, 5]), rtol=1e-5
     )
     table = markdown_tables(full.results / "table.md")[0]
-    assert table["Bayes-optimal"][6] == text(losses)
+    assert table["Bayes-optimal"][6] == text(losses, mode)
 
 
 def test_table_csv_has_every_mode_and_target(full):
@@ -269,7 +277,8 @@ def test_table_csv_has_every_mode_and_target(full):
         for target in ("noisy", "noise_free"):
             for name, step in (("post_modulation", 0), ("post_adaptation", 5)):
                 found = [float(row[f"{target}_{name}{end}"]) for end in ("", "_spread")]
-                expected = estimate(arrays[f"losses_{target}"][step, chosen])
+                values = arrays[f"losses_{target}"][step, chosen]
+                expected = estimate(values, arrays["mode"] if mode == "all" else None)
                 np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert rows["MMAML (softmax)", "5", "all"]["published_post_adaptation"] == "0.939"
     assert rows["MAML", "2", "all"]["skipped_updates"] == "3"
@@ -284,7 +293,7 @@ def test_differences_are_paired(full):
     paired = ours["losses_noisy"][0].astype(np.float64) - other["losses_noisy"][5]
     row = found["LSTM learner", "MMAML (FiLM)", "3", "all"]
     np.testing.assert_allclose(
-        [float(row["mean"]), float(row["ci95"])], estimate(paired), rtol=1e-4
+        [float(row["mean"]), float(row["ci95"])], estimate(paired, ours["mode"]), rtol=1e-4
     )
     row = found["LSTM learner", "MMAML (FiLM)", "3", "quadratic"]
     np.testing.assert_allclose(float(row["mean"]), paired[ours["mode"] == 2].mean(), rtol=1e-4)
@@ -309,13 +318,15 @@ def test_variants_are_compared_with_their_cell(workspace, monkeypatch):
     run(monkeypatch)
     rows = rows_of_markdown(inputs.results / "table.md", "variant")
     cell = inputs.arrays("softmax_2")["losses_noisy"][5].astype(np.float64)
+    mode = inputs.arrays("softmax_2")["mode"]
     for (name, seed), (_, *row) in zip(
         (("softmax_2", 3), ("softmax_layer1_2", 0)), rows, strict=True
     ):
         variant = inputs.arrays(name, seed)["losses_noisy"][5].astype(np.float64)
         change = "seed: 3 (not 0)" if seed else "blocks: [0] (not None)"
-        difference = "{:+.3f} ± {:.3f}".format(*estimate(variant - cell))
-        assert row == ["softmax_2", change, text(variant), text(cell), difference, "0 (0)"]
+        difference = "{:+.3f} ± {:.3f}".format(*estimate(variant - cell, mode))
+        both = text(variant, mode), text(cell, mode)
+        assert row == ["softmax_2", change, *both, difference, "0 (0)"]
     found = json.loads((inputs.results / "summary.json").read_text())["ablations"]
     assert set(found) == {"softmax_2-3", "softmax_layer1_2-0"}
     assert "softmax_layer1_2" in (inputs.results / "section.html").read_text()
