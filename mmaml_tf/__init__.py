@@ -1,11 +1,12 @@
 """Multimodal model-agnostic meta-learning for Keras and TensorFlow."""
 
-from mmaml_tf import encoders, modulation, networks, tasks
+from mmaml_tf import datasets, encoders, modulation, networks, tasks
 from mmaml_tf.episodes import Episodes
 from mmaml_tf.evaluation import evaluate
 from mmaml_tf.inner_loop import InnerLoop
 from mmaml_tf.learners import MAML, MMAML, Learner, LSTMLearner, MultiMAML
 from mmaml_tf.nonfinite import NonFiniteError
+from mmaml_tf.protonet import ProtoNet
 
 __version__ = "0.1.0"
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "Learner",
     "MultiMAML",
     "NonFiniteError",
+    "ProtoNet",
+    "datasets",
     "encoders",
     "evaluate",
     "modulation",

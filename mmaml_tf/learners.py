@@ -235,9 +235,12 @@ class Learner(keras.Model):
             `[T, N, ...]` predictions.
         """
         support_x, support_y = support
-        given = {"support_x": support_x} if self.network.uses_support else {}
-        outputs = self.network.functional_call(weights, x, affine, **given)
+        outputs = self._outputs(weights, affine, support_x, x)
         return _mask_absent_classes(outputs, support_y) if self.fewer_ways else outputs
+
+    def _outputs(self, weights, affine, support_x, x):
+        given = {"support_x": support_x} if self.network.uses_support else {}
+        return self.network.functional_call(weights, x, affine, **given)
 
     def call(self, inputs, mode=None, steps=None):
         """Adapts to support sets and predicts for queries.

@@ -65,8 +65,10 @@ class UpdateGuard(keras.layers.Layer):
         self.skipped_in_row.assign(tf.where(running, in_row, self.skipped_in_row))
         self.bad_tensors.assign(tf.where(failed, bad, self.bad_tensors))
         if mode is not None:
+            # Modes that the learner was not told of are left out, as negative ones are.
+            known = tf.where(mode < self.bad_modes.shape[0], mode, -1)
             of_mode = tf.math.unsorted_segment_sum(
-                tf.cast(~finite_tasks, tf.int64), mode, self.bad_modes.shape[0]
+                tf.cast(~finite_tasks, tf.int64), known, self.bad_modes.shape[0]
             )
             self.bad_modes.assign(tf.where(failed, of_mode, self.bad_modes))
         if origin is not None:

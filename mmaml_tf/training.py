@@ -3,10 +3,24 @@
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import keras
 
 from mmaml_tf.checkpoint import Checkpoints, learner_state, set_learner_state
+
+
+class Validation(NamedTuple):
+    """Measurements during training, by which the final weights are chosen.
+
+    Attributes:
+        measure: measures a learner; returns numbers by name, of which "score" is to be large.
+        every: outer steps between measurements, a multiple of `log_every`; the last step is
+            measured in any case.
+    """
+
+    measure: Callable[[keras.Model], dict[str, float]]
+    every: int
 
 
 def train(
@@ -20,6 +34,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     checkpoint_every: int = 1000,
     on_log: Callable[[dict], None] | None = None,
+    validation: Validation | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> list[dict]:
     """Trains a compiled learner with `fit`, resuming from the newest checkpoint.
@@ -39,15 +54,19 @@ def train(
         checkpoints: where to keep checkpoints; None for none.
         checkpoint_every: steps between checkpoints, rounded up to whole rows.
         on_log: called with each row, when resuming with those of the checkpoint first.
+        validation: see `Validation`; the learner ends with the trained weights of the highest
+            score, the earliest of equal ones, instead of the last.
         callbacks: more Keras callbacks; an epoch is one row.
 
     Returns:
         The history: one row a window with `step`, mean `loss`, the modes' losses, and `skipped`,
-        the number of updates left out so far.
+        the number of updates left out so far; where `validation` measured, its numbers as
+        `validation_<name>`.
 
     Raises:
-        ValueError: when `iterations` is not a positive multiple of `log_every`, the step of the
-            checkpoint is none or beyond `iterations`, or the learner is not compiled.
+        ValueError: when `iterations` or `validation.every` is not a positive multiple of
+            `log_every`, the step of the checkpoint is none or beyond `iterations`, or the
+            learner is not compiled.
         CheckpointMismatchError: when the checkpoints belong to another configuration.
         NonFiniteError: see `Learner.fit`.
     """
@@ -56,11 +75,16 @@ def train(
             f"iterations={iterations}, log_every={log_every}: the number of iterations must be a "
             "positive multiple of log_every."
         )
+    if validation and (validation.every < 1 or validation.every % log_every):
+        raise ValueError(
+            f"validation.every={validation.every}, log_every={log_every}: the steps between "
+            "validations must be a positive multiple of log_every."
+        )
     if not learner.compiled:
         raise ValueError("the learner is not compiled; call compile(optimizer, loss) first.")
     learner.build_for(tasks.sample(batch, seed, 0))
     learner.optimizer.build(learner.trainable_variables)
-    step, history = 0, []
+    step, history, selected = 0, [], {}
     restored = checkpoints.restore() if checkpoints else None
     if restored is not None:
         step, history = restored.step, restored.history
@@ -74,30 +98,58 @@ def train(
                 f"the checkpoint is of step {step}, beyond iterations={iterations}; ask for at "
                 "least as many iterations, or keep this run's checkpoints in another place."
             )
-        set_learner_state(learner, restored.arrays)
+        arrays = restored.arrays
+        selected = {name: arrays.pop(name) for name in list(arrays) if name.startswith(_SELECTED)}
+        set_learner_state(learner, arrays)
         for row in history if on_log else ():
             on_log(row)
-    if step == iterations:
-        return history
-    recorder = _Recorder(history, log_every, iterations, checkpoints, checkpoint_every, on_log)
+    recorder = _Recorder(
+        history, selected, log_every, iterations, checkpoints, checkpoint_every, on_log, validation
+    )
+    if step < iterations:
+        _fit(learner, tasks, batch, seed, step, recorder, callbacks)
+    for variable, (_, value) in zip(
+        learner.trainable_variables, sorted(recorder.selected.items()), strict=False
+    ):
+        variable.assign(value)
+    return history
+
+
+def _fit(learner, tasks, batch, seed, step, recorder, callbacks):
+    log_every = recorder.log_every
     with _Sigterm(recorder):
         learner.fit(
             tasks.dataset(batch, seed, start=step),
-            epochs=iterations // log_every,
+            epochs=recorder.iterations // log_every,
             initial_epoch=step // log_every,
             steps_per_epoch=log_every,
             callbacks=[recorder, *callbacks],
             verbose=0,
         )
-    return history
+
+
+# Names of the selected weights in a checkpoint begin with this.
+_SELECTED = "selected_"
 
 
 class _Recorder(keras.callbacks.Callback):
-    """Writes the history and the checkpoints at the end of each window."""
+    """Writes the history and the checkpoints, and selects weights, at the end of each window."""
 
-    def __init__(self, history, log_every, iterations, checkpoints, checkpoint_every, on_log):
+    def __init__(
+        self,
+        history,
+        selected,
+        log_every,
+        iterations,
+        checkpoints,
+        checkpoint_every,
+        on_log,
+        validation,
+    ):
         super().__init__()
         self.history = history
+        self.selected = selected
+        self.validation = validation
         self.log_every = log_every
         self.iterations = iterations
         self.checkpoints = checkpoints
@@ -110,15 +162,28 @@ class _Recorder(keras.callbacks.Callback):
         step = (epoch + 1) * self.log_every
         row = {"step": step, **{name: float(value) for name, value in (logs or {}).items()}}
         row["skipped"] = int(self.model.guard.skipped)
+        if self.validation and (step % self.validation.every == 0 or step == self.iterations):
+            self._validate(row)
         self.history.append(row)
         if self.on_log:
             self.on_log(row)
         due = step - self.saved >= self.checkpoint_every or step == self.iterations
         if self.checkpoints and (due or self.terminated):
-            self.checkpoints.save(step, learner_state(self.model), self.history)
+            state = learner_state(self.model) | self.selected
+            self.checkpoints.save(step, state, self.history)
             self.saved = step
         if self.terminated:
             sys.exit(128 + signal.SIGTERM)
+
+    def _validate(self, row):
+        measured = self.validation.measure(self.model)
+        row |= {f"validation_{name}": float(value) for name, value in measured.items()}
+        before = [r["validation_score"] for r in self.history if "validation_score" in r]
+        if not before or row["validation_score"] > max(before):
+            self.selected = {
+                f"{_SELECTED}{i:03d}": v.numpy().copy()
+                for i, v in enumerate(self.model.trainable_variables)
+            }
 
 
 class _Sigterm:

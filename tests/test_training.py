@@ -16,7 +16,7 @@ import tensorflow as tf
 
 import mmaml_tf as mm
 from mmaml_tf.checkpoint import CheckpointMismatchError, Checkpoints
-from mmaml_tf.training import train
+from mmaml_tf.training import Validation, train
 
 CONFIG = {"seed": 3}
 TASKS = mm.tasks.FunctionTasks(support=3, query=2)
@@ -347,3 +347,43 @@ def test_a_checkpoint_of_another_learner_is_refused(tmp_path):
     run(tmp_path, 10)
     with pytest.raises(ValueError, match=r"weight_000/kernel has shape \(1, 3\)"):
         run(tmp_path, 20, make={"network": factory.mlp(hidden=(3, 4))})
+
+
+def scores(*values):
+    """Measures these scores one after the other, with the weights they were measured of."""
+    given, seen = iter(values), []
+
+    def measure(learner):
+        seen.append([v.numpy().copy() for v in learner.trainable_variables])
+        return {"score": next(given), "other": 1}
+
+    return measure, seen
+
+
+def test_the_weights_of_the_highest_score_are_selected():
+    measure, seen = scores(0.1, 0.7, 0.7)
+    learner, history = run(None, 25, validation=Validation(measure, 10))
+    assert [row.get("validation_score") for row in history] == [None, 0.1, None, 0.7, 0.7]
+    assert history[-1]["validation_other"] == 1
+    for found, expected, last in zip(learner.trainable_variables, seen[1], seen[2], strict=True):
+        np.testing.assert_array_equal(found, expected)
+        assert np.any(expected != last)
+
+
+def test_a_resumed_run_selects_what_the_uninterrupted_one_does(tmp_path):
+    whole, history = run(tmp_path / "a", 20, validation=Validation(scores(3, 4, 1, 2)[0], 5))
+    run(tmp_path / "b", 10, validation=Validation(scores(3, 4)[0], 5))
+    resumed, again = run(tmp_path / "b", 20, validation=Validation(scores(1, 2)[0], 5))
+    assert text(history) == text(again)
+    assert_same_end(tmp_path / "a", tmp_path / "b")
+    states.assert_same(whole, resumed)
+    once_more, _ = run(tmp_path / "b", 20, validation=Validation(scores()[0], 5))
+    for found, expected in zip(
+        once_more.trainable_variables, whole.trainable_variables, strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_validation_falls_on_whole_rows():
+    with pytest.raises(ValueError, match=r"validation.every=7, log_every=5"):
+        run(None, 20, validation=Validation(scores()[0], 7))

@@ -1,0 +1,51 @@
+"""Prototypical networks (Snell et al. 2017), the baseline that needs no adaptation."""
+
+import keras
+import tensorflow as tf
+
+from mmaml_tf.inner_loop import InnerLoop, check_steps
+from mmaml_tf.learners import Learner
+
+
+@keras.saving.register_keras_serializable("mmaml_tf")
+class ProtoNet(Learner):
+    """Classifies by the squared distance to the mean features of each class's support points.
+
+    Args:
+        network: a task network whose outputs are features, for example
+            `ConvNet(outputs=None)`.
+        ways: most classes N of a task.
+        **kwargs: see `Learner`.
+    """
+
+    def __init__(self, network, ways: int, **kwargs):
+        for part in ("encoder", "modulation", "inner_loop"):
+            if kwargs.pop(part, None) is not None:
+                raise ValueError(f"ProtoNet has no {part}.")
+        super().__init__(network, InnerLoop(steps=0), **kwargs)
+        self.ways = ways
+
+    def _adaptation_path(self, support_x, support_y, mode, affine, steps=None):
+        """Returns the prototypes `[T, N, E]`, which more inner steps would not change."""
+        del mode, affine
+        features = self.network.functional_call(self._shared_weights(), support_x)
+        members = tf.one_hot(support_y, self.ways, axis=1, dtype=features.dtype)  # [T, N, K]
+        counts = tf.reduce_sum(members, axis=2, keepdims=True)
+        prototypes = tf.matmul(members, features) / tf.maximum(counts, 1)
+        return [[prototypes]] * (1 + check_steps(steps or 0))
+
+    def _outputs(self, weights, affine, support_x, x):
+        """Returns logits, minus the squared distances (up to what all classes have in common)."""
+        del affine
+        (prototypes,) = weights
+        given = {"support_x": support_x} if self.network.uses_support else {}
+        features = self.network.functional_call(self._shared_weights(), x, **given)
+        products = tf.matmul(features, prototypes, transpose_b=True)
+        return 2 * products - tf.reduce_sum(tf.square(prototypes), axis=2)[:, None]
+
+    def get_config(self):
+        """Returns the constructor arguments."""
+        config = super().get_config()
+        for part in ("encoder", "modulation", "inner_loop"):
+            del config[part]
+        return config | {"ways": self.ways}

@@ -1,0 +1,353 @@
+"""Few-shot classification: N-way K-shot episodes of images from several datasets.
+
+A mode is a dataset: an `ImageMode` with its images, its classes of each split, and whether
+classes are rotated. To add one, give any folder of class folders to `mmaml_tf.datasets`.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from mmaml_tf.episodes import Episodes
+from mmaml_tf.tasks.class_splits import ClassSplit, class_split
+
+if TYPE_CHECKING:
+    from mmaml_tf.datasets import PreparedImages
+
+# The published mode sets.
+MODE_SETS = {
+    2: ("omniglot", "mini_imagenet"),
+    3: ("omniglot", "mini_imagenet", "fc100"),
+    5: ("omniglot", "mini_imagenet", "fc100", "cub", "aircraft"),
+}
+
+#: modes whose classes are rotated by a random quarter turn, a new one in each task
+ROTATED = ("omniglot",)
+
+SPLITS = ("train", "validation", "test")
+
+
+class ImageMode(NamedTuple):
+    """The images of one mode.
+
+    Attributes:
+        name: name of the mode.
+        images: `[n, H, W, C]` bytes with C 1 or 3, those of a class together.
+        offsets: `{class: (start, stop)}`, where the images of each class are.
+        split: which classes are for training, validation and test.
+        rotated: whether each class of a task is turned by a random multiple of 90°.
+        digest: digest of the images.
+    """
+
+    name: str
+    images: np.ndarray
+    offsets: dict[str, tuple[int, int]]
+    split: ClassSplit
+    rotated: bool = False
+    digest: str = ""
+
+    @classmethod
+    def of(cls, images: "PreparedImages", split: str | ClassSplit | None = None) -> "ImageMode":
+        """Makes a mode of a prepared dataset.
+
+        Args:
+            images: what `mmaml_tf.datasets.prepare` returned.
+            split: a `ClassSplit`, or the name of one; by default the published protocol's.
+        """
+        if not isinstance(split, ClassSplit):
+            split = class_split(images.name, split)
+        ends = images.offsets.tolist()
+        ranges = itertools.pairwise(ends)
+        offsets = dict(zip(images.classes, ranges, strict=True))
+        rotated = images.name in ROTATED
+        return cls(images.name, images.images, offsets, split, rotated, images.digest)
+
+
+class _Draw(NamedTuple):
+    """One task as positions in its mode's array, each class one row: `[N, K + Q]`."""
+
+    rows: np.ndarray
+    turns: np.ndarray  # `[N]` quarter turns of the classes
+    order: tuple[np.ndarray, np.ndarray]  # the order of support and query points
+
+
+class ImageTasks:
+    """Mixtures of image datasets, with modes balanced in each batch.
+
+    In a task, classes and images are drawn without replacement, the order of the classes gives
+    their labels, and no query image is a support image. Every batch is a function of
+    (seed, step).
+
+    Args:
+        modes: the `ImageMode`s, all of one image size.
+        ways: classes N of a task.
+        support: support images K of a class.
+        queries: query images of a class.
+        split: "train", "validation" or "test".
+        channels: 3, or 1 if all modes are gray; gray images are repeated.
+        fewer_ways: lets a mode with fewer than N classes have tasks of all its classes, in
+            evaluation; a learner for such tasks needs `fewer_ways=True` too. Without it such a
+            mode is an error.
+
+    Raises:
+        ValueError: for modes that do not fit together, an unknown split, too few classes or
+            too few images in a class.
+    """
+
+    def __init__(
+        self,
+        modes: Sequence[ImageMode],
+        ways: int = 5,
+        support: int = 1,
+        queries: int = 15,
+        split: str = "train",
+        channels: int = 3,
+        fewer_ways: bool = False,
+    ):
+        self._sources = {mode.name: mode for mode in modes}
+        if not modes or len(self._sources) < len(modes):
+            names = [mode.name for mode in modes]
+            raise ValueError(f"modes are {names}; give at least one, each of another name.")
+        sizes = {mode.name: mode.images.shape[1:3] for mode in modes}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"the modes have images of different sizes: {sizes}.")
+        if channels not in (1, 3) or channels < max(mode.images.shape[3] for mode in modes):
+            raise ValueError(f"channels={channels}: expected 3, or 1 if all images are gray.")
+        if split not in SPLITS:
+            raise ValueError(f"split={split!r}: expected one of {SPLITS}.")
+        for name, number, least in (
+            ("ways", ways, 2),
+            ("support", support, 1),
+            ("queries", queries, 1),
+        ):
+            if not isinstance(number, int) or number < least:
+                raise ValueError(f"{name}={number!r}: expected a whole number of at least {least}.")
+        self.modes = tuple(self._sources)
+        self.ways = ways
+        self.support = support
+        self.queries = queries
+        self.split = split
+        self.channels = channels
+        self.fewer_ways = fewer_ways
+        self.image_shape = (*modes[0].images.shape[1:3], channels)
+        self._ranges = {name: self._class_ranges(mode) for name, mode in self._sources.items()}
+
+    def _class_ranges(self, mode):
+        """Returns where the images of the split's classes are, `[classes, 2]`."""
+        classes = getattr(mode.split, self.split)
+        unknown = [name for name in classes if name not in mode.offsets]
+        if unknown:
+            raise ValueError(
+                f"mode {mode.name!r}: its {self.split} split names {len(unknown)} classes that its "
+                f"images do not have, for example {unknown[0]!r}."
+            )
+        if len(classes) < self.ways and not (self.fewer_ways and len(classes) >= 2):
+            raise ValueError(
+                f"mode {mode.name!r} has {len(classes)} classes in its {self.split} split, too few "
+                f"for {self.ways}-way tasks; take fewer ways, or fewer_ways=True for tasks of all "
+                "its classes."
+            )
+        ranges = np.array([mode.offsets[name] for name in classes])
+        counts, needed = ranges[:, 1] - ranges[:, 0], self.support + self.queries
+        if counts.min() < needed:
+            raise ValueError(
+                f"mode {mode.name!r}, class {classes[counts.argmin()]!r} has {counts.min()} "
+                f"images; {self.support} support and {self.queries} query images need {needed}."
+            )
+        return ranges
+
+    def ways_of(self, mode: str) -> int:
+        """Returns the classes of a task of this mode: N, or fewer if it has fewer."""
+        return min(self.ways, len(self._ranges[mode]))
+
+    def sample(self, tasks: int, seed: int, step: int = 0) -> Episodes:
+        """Draws the batch of `step`.
+
+        Args:
+            tasks: number of tasks T. Where it is no multiple of the number of modes M, the modes
+                take turns in having one task more, so that M batches are balanced exactly.
+            seed: seed of the sequence of batches.
+            step: position in that sequence.
+
+        Returns:
+            `Episodes` with images `[T, N·K or N·Q, H, W, C]` in [0, 1] and labels as int32,
+            ordered by mode.
+
+        Raises:
+            ValueError: when T is not positive, or a mode has fewer ways than the others.
+        """
+        if tasks < 1:
+            raise ValueError(f"tasks={tasks}: a batch needs at least one task.")
+        fewer = [mode for mode in self.modes if self.ways_of(mode) < self.ways]
+        if fewer:
+            raise ValueError(
+                f"modes {fewer} have tasks of fewer than {self.ways} classes, which do not fit in "
+                "one batch with others; evaluate them instead (held_out), or leave them out."
+            )
+        modes = np.sort((np.arange(tasks) + step * tasks) % len(self.modes))
+        draws = [
+            (self.modes[index], self._draw(self.modes[index], seed, "train", step, position))
+            for position, index in enumerate(modes)
+        ]
+        return self._episodes(draws, np.array([seed, step], np.int64))
+
+    def dataset(self, tasks: int, seed: int, start: int = 0) -> tf.data.Dataset:
+        """Returns the endless sequence of batches from step `start` on, for `learner.fit`.
+
+        Args:
+            tasks: number of tasks T of a batch.
+            seed: seed of the sequence.
+            start: first step; resuming at step n needs nothing but `start=n`.
+        """
+        self.sample(tasks, seed, start)  # what is wrong is told here
+
+        def batches():
+            step = start
+            while True:
+                yield tuple(self.sample(tasks, seed, step))
+                step += 1
+
+        points = [self.ways * self.support, self.ways * self.queries]
+        signature = Episodes(
+            *(
+                spec
+                for n in points
+                for spec in (
+                    tf.TensorSpec((tasks, n, *self.image_shape), tf.float32),
+                    tf.TensorSpec((tasks, n), tf.int32),
+                )
+            ),
+            tf.TensorSpec((tasks,), tf.int32),
+            tf.TensorSpec((2,), tf.int64),
+        )
+        batches = tf.data.Dataset.from_generator(batches, output_signature=tuple(signature))
+        return batches.map(Episodes).prefetch(2)
+
+    def held_out(self, tasks_per_mode: int, seed: int) -> "HeldOutImages":
+        """Draws the fixed tasks of an evaluation.
+
+        Args:
+            tasks_per_mode: tasks of each mode.
+            seed: the evaluation's own seed; its tasks differ from every training batch's.
+        """
+        return HeldOutImages(self, tasks_per_mode, seed)
+
+    def config(self) -> dict:
+        """Returns the settings as plain values."""
+        return {
+            "modes": list(self.modes),
+            "ways": {mode: self.ways_of(mode) for mode in self.modes},
+            "support": self.support,
+            "queries": self.queries,
+            "split": self.split,
+            "image_shape": list(self.image_shape),
+        }
+
+    def digest(self) -> str:
+        """Returns a hexadecimal digest of the distribution: its settings, classes and images."""
+        sources = self._sources.values()
+        classes = [getattr(source.split, self.split) for source in sources]
+        digests = [(source.digest, source.rotated) for source in sources]
+        text = json.dumps([self.config(), classes, digests])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _draw(self, mode, seed, purpose, step, position):
+        """Draws one task; a function of its arguments and the mode's classes alone."""
+        key = f"{mode} {purpose} {seed} {step} {position}"
+        rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16]))
+        ranges, ways = self._ranges[mode], self.ways_of(mode)
+        chosen = ranges[rng.choice(len(ranges), ways, replace=False)]
+        points = self.support + self.queries
+        rows = [start + rng.choice(stop - start, points, replace=False) for start, stop in chosen]
+        turns = rng.integers(4, size=ways) if self._sources[mode].rotated else np.zeros(ways, int)
+        order = tuple(rng.permutation(ways * n) for n in (self.support, self.queries))
+        return _Draw(np.stack(rows), turns, order)
+
+    def _episodes(self, draws, origin=None):
+        """Returns the episodes of draws `[(mode, draw)]` of equal size."""
+        support, query = zip(*(self._images(mode, draw) for mode, draw in draws), strict=True)
+        (support_x, support_y), (query_x, query_y) = (
+            [np.stack(part) for part in zip(*half, strict=True)] for half in (support, query)
+        )
+        mode = np.array([self.modes.index(mode) for mode, _ in draws], np.int32)
+        return Episodes(support_x, support_y, query_x, query_y, mode, origin)
+
+    def _images(self, mode, draw):
+        """Returns ((support images, labels), (query images, labels)) of one task."""
+        ways, points = draw.rows.shape
+        images = self._sources[mode].images[draw.rows.reshape(-1)]
+        images = images.reshape(ways, points, *images.shape[1:])
+        for turn in (1, 2, 3):
+            turned = draw.turns == turn
+            images[turned] = np.rot90(images[turned], turn, axes=(2, 3))
+        images = images.astype(np.float32) / np.float32(255)
+        if images.shape[-1] < self.channels:
+            images = np.repeat(images, self.channels, axis=-1)
+        parts = images[:, : self.support], images[:, self.support :]
+        halves = []
+        for part, order in zip(parts, draw.order, strict=True):
+            labels = np.repeat(np.arange(ways, dtype=np.int32), part.shape[1])
+            halves.append((part.reshape(-1, *part.shape[2:])[order], labels[order]))
+        return halves
+
+
+class HeldOutImages:
+    """A fixed set of tasks, drawn from the seed whenever it is needed.
+
+    Attributes:
+        tasks: the `ImageTasks` they come from.
+        modes: names of the modes.
+        mode: `[N]` mode of each task; the tasks of a mode are together.
+    """
+
+    def __init__(self, tasks: ImageTasks, tasks_per_mode: int, seed: int):
+        if tasks_per_mode < 1:
+            raise ValueError(f"tasks_per_mode={tasks_per_mode}: expected at least one task.")
+        self.tasks = tasks
+        self.tasks_per_mode = tasks_per_mode
+        self.seed = seed
+        self.modes = tasks.modes
+        self.mode = np.repeat(np.arange(len(self.modes), dtype=np.int32), tasks_per_mode)
+
+    def batches(self, size: int | None = None) -> Iterator[tuple[Episodes, dict]]:
+        """Yields the tasks in order as (`Episodes` of at most `size` tasks, targets by name)."""
+        for name in self.modes:
+            images = self.tasks.ways_of(name) * (self.tasks.support + self.tasks.queries)
+            per_batch = size or max(1, _IMAGES_AT_ONCE // images)
+            for start in range(0, self.tasks_per_mode, per_batch):
+                stop = min(start + per_batch, self.tasks_per_mode)
+                draws = [(name, self._draw(name, i)) for i in range(start, stop)]
+                episodes = self.tasks._episodes(draws)
+                yield episodes, {"labels": episodes.query_y}
+
+    def _draw(self, mode, index):
+        return self.tasks._draw(mode, self.seed, "held out", 0, index)
+
+    def only(self, modes: Sequence[str]) -> "HeldOutImages":
+        """Returns the tasks of some modes, which are the same whatever the others are."""
+        unknown = [mode for mode in modes if mode not in self.modes]
+        if unknown:
+            raise ValueError(f"modes {unknown} are not among the held-out tasks' {self.modes}.")
+        t = self.tasks
+        sources = [t._sources[mode] for mode in modes]
+        tasks = ImageTasks(sources, t.ways, t.support, t.queries, t.split, t.channels, t.fewer_ways)
+        return tasks.held_out(self.tasks_per_mode, self.seed)
+
+    def digest(self) -> str:
+        """Returns a hexadecimal digest of the tasks: the images' digest and all draws."""
+        sha = hashlib.sha256(self.tasks.digest().encode())
+        for name in self.modes:
+            for index in range(self.tasks_per_mode):
+                draw = self._draw(name, index)
+                for array in (draw.rows, draw.turns, *draw.order):
+                    sha.update(array.astype("<i8").tobytes())
+        return sha.hexdigest()
+
+
+# Images of the batches an evaluation works on at once.
+_IMAGES_AT_ONCE = 2000
