@@ -1,6 +1,6 @@
 """Multimodal model-agnostic meta-learning for Keras and TensorFlow."""
 
-from mmaml_tf import datasets, encoders, modulation, networks, tasks
+from mmaml_tf import encoders, modulation, networks, tasks
 from mmaml_tf.episodes import Episodes
 from mmaml_tf.evaluation import evaluate
 from mmaml_tf.inner_loop import InnerLoop
@@ -19,7 +19,6 @@ __all__ = [
     "MultiMAML",
     "NonFiniteError",
     "ProtoNet",
-    "datasets",
     "encoders",
     "evaluate",
     "modulation",

@@ -179,7 +179,8 @@ def _inputs(episodes):
 def _predictor(learner, curve):
     """Returns a graph that predicts after each of some numbers of inner steps."""
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    # One graph for each shape: some layers are faster where the number of tasks is known.
+    @tf.function(autograph=False)
     def predict(support_x, support_y, query_x, mode):
         path, affine = learner.adaptation_path(support_x, support_y, mode, max(curve))
         support = support_x, support_y

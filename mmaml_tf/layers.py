@@ -6,6 +6,7 @@ One layer serves the shared initialisation (`[in, out]`) and the adapted weights
 
 import contextlib
 import contextvars
+import functools
 
 import keras
 import numpy as np
@@ -79,8 +80,6 @@ def modulate(z, affine):
 
 #: the forms of a convolution with one kernel per task
 CONVOLUTION_FORMS = ("auto", "patches", "looped", "grouped")
-# More tasks than this are looped over inside the graph instead of by an unrolled graph.
-_MOST_UNROLLED = 8
 
 
 def conv2d(x, kernel, stride: int = 2, form: str = "auto"):
@@ -95,9 +94,9 @@ def conv2d(x, kernel, stride: int = 2, form: str = "auto"):
         form: how kernels are applied, with equal results: "patches" gathers what each position
             of a kernel sees and multiplies matrices; "looped" convolves one task after the
             other; "grouped" is one convolution in which every task is a group of channels, whose
-            gradient TensorFlow has on a CPU for float32 alone. "auto" is "patches" under XLA,
-            whose own convolutions are many times slower to second order on a CPU, and "looped"
-            elsewhere.
+            gradient TensorFlow does not have everywhere. "auto" takes the fastest that there is:
+            "patches" under XLA, whose own convolutions are many times slower to second order on
+            a CPU, elsewhere "grouped", or "looped" where that has no gradient or T is unknown.
 
     Returns:
         `[T, N, H', W', out]`, H' and W' being H and W over the stride, rounded up.
@@ -108,7 +107,9 @@ def conv2d(x, kernel, stride: int = 2, form: str = "auto"):
     if form not in CONVOLUTION_FORMS:
         raise ValueError(f"form is {form!r}; expected one of {CONVOLUTION_FORMS}.")
     if form == "auto":
-        form = "patches" if _compiled_by_xla.get() else "looped"
+        with tf.init_scope():
+            grouped = x.shape[0] is not None and _has_grouped_gradient(x.dtype)
+        form = "patches" if _compiled_by_xla.get() else "grouped" if grouped else "looped"
     per_task = kernel.shape.rank == 5
     height, width, size_in, size_out = kernel.shape[-4:]
     margin = [[(size - 1) // 2] * 2 for size in (height, width)]
@@ -129,11 +130,11 @@ def conv2d(x, kernel, stride: int = 2, form: str = "auto"):
         def one_task(task):
             return tf.nn.conv2d(*task, stride, "VALID")
 
-        if x.shape[0] is not None and x.shape[0] <= _MOST_UNROLLED:
+        if x.shape[0] is None:
+            z = tf.map_fn(one_task, (x, kernel), fn_output_signature=x.dtype)
+        else:
             each = zip(tf.unstack(x), tf.unstack(kernel), strict=True)
             z = tf.stack([one_task(task) for task in each])
-        else:
-            z = tf.map_fn(one_task, (x, kernel), fn_output_signature=x.dtype)
     else:
         stacked = tf.transpose(x, [1, 2, 3, 0, 4])
         stacked = tf.reshape(stacked, [points, *x.shape[2:4], tasks * size_in])
@@ -145,20 +146,38 @@ def conv2d(x, kernel, stride: int = 2, form: str = "auto"):
     return z
 
 
+@functools.cache
+def _has_grouped_gradient(dtype):
+    """Whether a grouped convolution of this type can be differentiated here.
+
+    On a CPU that takes oneDNN, and float32.
+    """
+    x, kernel = tf.ones((1, 4, 4, 2), dtype), tf.ones((3, 3, 1, 2), dtype)
+    try:
+        # By hand, because tapes pause in an init_scope.
+        tf.raw_ops.Conv2DBackpropFilter(
+            input=x,
+            filter_sizes=kernel.shape,
+            out_backprop=tf.ones((1, 2, 2, 2), dtype),
+            strides=[1, 1, 1, 1],
+            padding="VALID",
+        )
+    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+        return False
+    return True
+
+
 def _patches(x, height, width, stride):
     """Returns what each position of a kernel sees, `[T, N, H', W', h·w·in]`."""
     rows, columns = ((x.shape[2] - height) // stride + 1, (x.shape[3] - width) // stride + 1)
     # Strided slices differentiate to padding, which every compiler fuses; the patch operation of
-    # TensorFlow has a gradient through a sparse matrix.
+    # TensorFlow has a gradient through a sparse matrix. First along rows, then along columns,
+    # takes fewer of them than both at once.
+    x = tf.concat(
+        [x[:, :, :, j : j + stride * (columns - 1) + 1 : stride] for j in range(width)], axis=-1
+    )
     return tf.concat(
-        [
-            x[:, :, i : i + stride * (rows - 1) + 1 : stride][
-                :, :, :, j : j + stride * (columns - 1) + 1 : stride
-            ]
-            for i in range(height)
-            for j in range(width)
-        ],
-        axis=-1,
+        [x[:, :, i : i + stride * (rows - 1) + 1 : stride] for i in range(height)], axis=-1
     )
 
 

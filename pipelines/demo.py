@@ -15,10 +15,10 @@ def main() -> None:
     import mmaml_tf as mm
     from mmaml_tf import evaluation
     from mmaml_tf.training import train
-    from pipelines import regression
+    from pipelines import cells
     from pipelines.progress import Progress
 
-    regression.configure_tensorflow(2)
+    cells.configure_tensorflow(2)
     tasks = mm.tasks.FunctionTasks(modes=("sinusoid", "linear"), support=5, query=5, noise=0.3)
     learners = {
         "MAML": mm.MAML(

@@ -13,18 +13,18 @@ _GRID_POINTS = 101
 
 def main() -> None:
     """Evaluates the cell that the command line names."""
-    arguments = parameters.cell_arguments(__doc__)
+    arguments = parameters.cell_arguments(__doc__, "regression")
     params = parameters.load()
-    parameters.regression_cell(params, arguments.cell)
+    parameters.check_cell(params, arguments)
 
     import numpy as np
 
     from mmaml_tf import evaluation
     from mmaml_tf.tasks.held_out import HeldOut
-    from pipelines import regression
+    from pipelines import cells, regression
 
-    regression.configure_tensorflow(params["threads"])
-    cell = regression.cell(params, arguments.scale, arguments.cell, arguments.seed)
+    cells.configure_tensorflow(params["threads"])
+    cell = cells.of(params, arguments)
     settings = parameters.get(params, "regression.evaluation")
     learner = cell.trained_learner()
     held_out = HeldOut.load(regression.held_out_path(cell.scale)).only(cell.modes)

@@ -58,12 +58,13 @@ def regression_scale(params: dict, scale: str) -> dict:
         "tasks_per_mode",
         "particles",
     ):
-        value = get(settings, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ParameterError(
-                f"scales.{scale}.regression.{name} is {value!r}; expected a positive whole number."
-            )
+        _positive(f"scales.{scale}.regression.{name}", get(settings, name))
     return settings
+
+
+def _positive(name, value):
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ParameterError(f"{name} is {value!r}; expected a positive whole number.")
 
 
 def regression_cell(params: dict, cell: str) -> dict:
@@ -81,15 +82,89 @@ def regression_cell(params: dict, cell: str) -> dict:
     return defaults | own
 
 
+def classification_scale(params: dict, scale: str) -> dict:
+    """Returns and checks the classification settings of a scale."""
+    where = f"scales.{scale}.classification"
+    settings = get(params, where)
+    for name in (
+        "image_size",
+        "embedding",
+        "queries",
+        "log_every",
+        "checkpoint_every",
+        "validation_every",
+        "validation_tasks",
+        "tasks_per_mode",
+    ):
+        _positive(f"{where}.{name}", get(settings, name))
+    for size in get(settings, "filters"):
+        _positive(f"{where}.filters", size)
+    for protocol in get(params, "classification.protocols"):
+        for name in ("iterations", "member_iterations", "batch"):
+            _positive(f"{where}.{name}.{protocol}", get(settings, f"{name}.{protocol}"))
+    return settings
+
+
+def classification_cell(params: dict, name: str) -> dict:
+    """Returns the complete settings of a cell named `<method>-<mode set>-<protocol>`.
+
+    A Multi-MAML's members, `single-<mode>-<protocol>`, have settings of their own by mode and
+    protocol.
+    """
+    method, _, rest = name.partition("-")
+    mode_set, _, protocol = rest.partition("-")
+    for kind, key in (("methods", method), ("mode_sets", mode_set), ("protocols", protocol)):
+        known = get(params, f"classification.{kind}")
+        if key not in known:
+            raise ParameterError(
+                f"cell {name!r} is not <method>-<mode set>-<protocol>: {key!r} is none of "
+                f"classification.{kind}, {sorted(known)}."
+            )
+    defaults = get(params, "classification.defaults")
+    own = dict(get(params, f"classification.methods.{method}"))
+    if method == "single":
+        members = get(params, "classification.members")
+        own |= members["others"] | members.get(mode_set, {}).get(protocol, {})
+    unknown = sorted(set(own) - set(defaults) - {"method"})
+    if unknown:
+        raise ParameterError(
+            f"classification.methods.{method} has unknown settings {unknown}; known are "
+            f"{sorted(defaults)} and method."
+        )
+    get(own, "method")
+    return defaults | own | get(params, f"classification.protocols.{protocol}")
+
+
 def digest(config: dict) -> str:
     """Returns a short digest of a configuration."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def cell_arguments(description: str) -> argparse.Namespace:
-    """Parses the command line that the stages of one cell share."""
+def cell_arguments(description: str, domain: str | None = None) -> argparse.Namespace:
+    """Parses the command line that the stages of one cell share.
+
+    Args:
+        description: what the stage does.
+        domain: the table, where the stage works for one alone.
+    """
     parser = argparse.ArgumentParser(description=description)
+    if domain is None:
+        parser.add_argument("domain", choices=sorted(CELL_SETTINGS), help="the table")
     parser.add_argument("--scale", required=True, choices=SCALES)
-    parser.add_argument("--cell", required=True, help="a key of regression.cells")
+    parser.add_argument("--cell", required=True, help="name of a trained model")
     parser.add_argument("--seed", required=True, type=int)
-    return parser.parse_args()
+    return parser.parse_args(namespace=argparse.Namespace(domain=domain))
+
+
+def check_cell(params: dict, arguments: argparse.Namespace) -> None:
+    """Checks the settings of the cell that the command line names, before any work."""
+    of_cell, of_scale = CELL_SETTINGS[arguments.domain]
+    of_cell(params, arguments.cell)
+    of_scale(params, arguments.scale)
+
+
+#: by domain, what returns and checks the settings of a cell and those of a scale
+CELL_SETTINGS = {
+    "regression": (regression_cell, regression_scale),
+    "classification": (classification_cell, classification_scale),
+}

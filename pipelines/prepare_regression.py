@@ -19,9 +19,9 @@ def main() -> None:
 
     import mmaml_tf as mm
     from mmaml_tf.tasks import bayes
-    from pipelines import regression
+    from pipelines import cells, regression
 
-    regression.configure_tensorflow(params["threads"])
+    cells.configure_tensorflow(params["threads"])
     tasks = mm.tasks.FunctionTasks(
         tuple(evaluation["modes"]), **parameters.get(params, "regression.tasks")
     )
@@ -41,7 +41,7 @@ def main() -> None:
         "tasks_per_mode": schedule["tasks_per_mode"],
         "bayes_particles_per_family": schedule["particles"],
     }
-    path = regression.results_directory(scale) / "held_out.json"
+    path = cells.results_directory("regression", scale) / "held_out.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(summary, indent=2) + "\n")
 

@@ -1,53 +1,34 @@
-"""Image datasets, read from their official distributions and prepared for few-shot tasks."""
+"""Image datasets for few-shot classification, read from their official distributions.
 
-import os
-from pathlib import Path
+`prepare` decodes a dataset once; `PreparedImages.load` maps the result. Needs the extra `images`.
+"""
 
-from mmaml_tf.datasets.aircraft import Aircraft
-from mmaml_tf.datasets.archives import DatasetError
-from mmaml_tf.datasets.cifar100 import FC100
-from mmaml_tf.datasets.cub import CUB
-from mmaml_tf.datasets.dataset import Dataset
-from mmaml_tf.datasets.flowers import Flowers
+from importlib.util import find_spec
+
+if _absent := [name for name in ("PIL", "scipy", "tqdm") if not find_spec(name)]:
+    raise ImportError(
+        f"{', '.join(_absent)} not installed: the image datasets need the extra `images`, "
+        "pip install 'mmaml_tf[images]'."
+    )
+
+from mmaml_tf.datasets.dataset import Contents, ImageDataset, Needed
+from mmaml_tf.datasets.errors import DatasetError
 from mmaml_tf.datasets.folder import FolderDataset
-from mmaml_tf.datasets.mini_imagenet import MiniImageNet
-from mmaml_tf.datasets.omniglot import Omniglot
-from mmaml_tf.datasets.prepared import PreparedImages, prepare
+from mmaml_tf.datasets.preparation import prepare
+from mmaml_tf.datasets.prepared import PreparedImages
+from mmaml_tf.datasets.registry import DATASETS, available, data_directory, missing, register
 
 __all__ = [
     "DATASETS",
-    "Dataset",
+    "Contents",
     "DatasetError",
     "FolderDataset",
+    "ImageDataset",
+    "Needed",
     "PreparedImages",
     "available",
     "data_directory",
-    "get",
+    "missing",
     "prepare",
+    "register",
 ]
-
-#: the datasets that have a loader, by name
-DATASETS: dict[str, Dataset] = {
-    dataset.name: dataset
-    for dataset in (Omniglot(), MiniImageNet(), FC100(), CUB(), Aircraft(), Flowers())
-}
-
-
-def get(name: str) -> Dataset:
-    """Returns the loader of a dataset; raises ValueError for an unknown name."""
-    if name not in DATASETS:
-        raise ValueError(
-            f"unknown dataset {name!r}; expected one of {tuple(DATASETS)}, or a folder of class "
-            "folders as FolderDataset(name, place)."
-        )
-    return DATASETS[name]
-
-
-def available(directory) -> dict[str, bool]:
-    """Returns for every dataset whether its files are in a data directory."""
-    return {name: d.locate(Path(directory)) is not None for name, d in DATASETS.items()}
-
-
-def data_directory(given=None) -> Path:
-    """Returns the data directory: the one given, else $MMAML_DATA, else `data`."""
-    return Path(given or os.environ.get("MMAML_DATA") or "data")

@@ -1,53 +1,58 @@
-"""FGVC-Aircraft 2013b (Maji et al. 2013): 100 variants of aircraft."""
+"""FGVC-Aircraft 2013b: 100 variants of aircraft, 100 photographs each."""
 
-from mmaml_tf.datasets.archives import DatasetError, open_files
-from mmaml_tf.datasets.dataset import Dataset, Listing, Part, root_of
+from mmaml_tf.datasets.archives import open_tree
+from mmaml_tf.datasets.dataset import Contents, ImageDataset, Needed
+from mmaml_tf.datasets.errors import DatasetError
 
-_BANNER = 20  # rows at the bottom of every photograph, with its author's name
-_LISTS = ("trainval", "train", "val", "test")
+_BANNER = 20
+_LISTS = {part: f"images_variant_{part}.txt" for part in ("train", "val", "trainval", "test")}
 
 
-class Aircraft(Dataset):
-    """Reads `fgvc-aircraft-2013b.tar.gz` or its folder; the banner is cut off.
+class Aircraft(ImageDataset):
+    """A class is a variant by its official name, which may hold a slash: "F/A-18".
 
-    A class is a variant's name as published, slashes included ("F/A-18").
+    Files: `fgvc-aircraft-2013b.tar.gz` or its folder.
     """
 
     name = "aircraft"
-    title = "FGVC-Aircraft 2013b"
+    folders = ("aircraft", "fgvc-aircraft", ".")
     layouts = (
         (
-            Part(
-                (
-                    "fgvc-aircraft-2013b.tar.gz",
-                    "fgvc-aircraft-2013b",
-                    "aircraft/fgvc-aircraft-2013b.tar.gz",
-                ),
+            Needed(
+                ("fgvc-aircraft-2013b.tar.gz", "fgvc-aircraft-2013b"),
                 "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/"
                 "fgvc-aircraft-2013b.tar.gz",
-                "md5:d4acdd33327262359767eeaa97a4f732",
+                "d4acdd33327262359767eeaa97a4f732",
             ),
         ),
     )
 
-    def listing(self, paths):
-        """See `Dataset.listing`."""
-        (path,) = paths
-        files = open_files(path)
-        lists = {f"images_variant_{part}.txt" for part in _LISTS}
-        names, contents = files.scan(lambda name: name.split("/")[-1] in lists)
-        root = root_of(names, "images_variant_test.txt", path)
-        variants = {}
-        for content in contents.values():
-            for line in content.decode().splitlines():
-                if line.strip():
-                    number, _, variant = line.strip().partition(" ")
-                    variants[number] = variant.strip()
-        if not all(variants.values()):
-            raise DatasetError(f"{path}: a line of images_variant_*.txt names no variant.")
-        images = [(variant, f"{root}images/{number}.jpg") for number, variant in variants.items()]
-        return Listing(images, lambda: files.read([key for _, key in images]))
+    def read(self, paths):
+        """Lists the images of all official parts."""
+        tree = open_tree(paths[0], keep=("variants.txt", *_LISTS.values()))
+        root, variants = tree.text("variants.txt")
+        variants = [line.strip() for line in variants.splitlines() if line.strip()]
+        parts = ("trainval", "test") if tree.has(_LISTS["trainval"]) else ("train", "val", "test")
+        classes, members = {name: [] for name in variants}, {}
+        for part in parts:
+            for line in tree.text(_LISTS[part])[1].splitlines():
+                number, _, variant = line.strip().partition(" ")
+                if variant not in classes:
+                    raise DatasetError(
+                        f"{tree.path}: {_LISTS[part]} has the line {line!r}, 'image variant' with "
+                        "a variant of variants.txt expected."
+                    )
+                classes[variant].append(number)
+                members[f"{root}/images/{number}.jpg".removeprefix("/")] = number
+
+        def images():
+            for name, content in tree.read(members):
+                yield members[name], content
+
+        return Contents(classes, images)
 
     def adjust(self, image):
-        """Cuts the banner off."""
-        return image.crop((0, 0, image.width, max(1, image.height - _BANNER)))
+        """Removes the banner with the photographer's name, which could give the class away."""
+        if image.height <= _BANNER:
+            raise DatasetError(f"only {image.height} rows high, {_BANNER} of them a banner")
+        return image.crop((0, 0, image.width, image.height - _BANNER))

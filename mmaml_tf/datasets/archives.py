@@ -1,167 +1,304 @@
-"""Files of a folder, a zip or a tar archive, read one by one without unpacking to disk.
+"""Reading the files of a folder, zip or tar alike, trusting none of them.
 
-Archives come from the network, so nothing in them is trusted: a member that points outside, is
-no plain file, or unpacks to more than can be meant is an error that names it.
+Nothing is unpacked to disk. Members with paths that lead out of the archive, links, special files
+and members that unpack to more than `Limits` allows are refused before they are read.
 """
 
+import gzip
+import io
 import os
+import posixpath
+import re
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import NamedTuple
 
-_MOST_MEMBERS = 2_000_000
-_MOST_BYTES = 64 << 30
-_MOST_MEMBER_BYTES = 4 << 30
-# Images and text compress by far less; only a member of some size is judged by it.
-_MOST_RATIO = 200
-_RATIO_COUNTS_FROM = 10 << 20
+from mmaml_tf.datasets.errors import DatasetError
+
+# What macOS adds to archives: neither images nor lists.
+_CLUTTER = ("__MACOSX", ".DS_Store", "._")
+# An archive may always unpack to this much, however well it is compressed.
+_SMALL = 1 << 20
+_DAMAGE = (
+    OSError,
+    EOFError,
+    UnicodeDecodeError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+)
+# A drive of Windows.
+_DRIVE = re.compile("[A-Za-z]:")
 
 
-class DatasetError(Exception):
-    """A dataset is missing or damaged; the message says what is expected and what to do."""
+class Limits(NamedTuple):
+    """What a folder or an archive may hold.
+
+    Attributes:
+        members: number of files and folders.
+        member: unpacked bytes of one file.
+        total: unpacked bytes of all files.
+        ratio: unpacked bytes for each byte of the archive.
+    """
+
+    members: int = 2_000_000
+    member: int = 1 << 30
+    total: int = 64 << 30
+    ratio: int = 200
 
 
-class Files:
-    """The plain files of a folder or an archive, by their names with forward slashes."""
+LIMITS = Limits()
 
-    def __init__(self, path: Path):
+
+class Tree:
+    """The files of a folder or of an archive; `open_tree` makes the one that fits.
+
+    Attributes:
+        path: the folder or archive.
+        names: its files' paths with "/" between the parts, sorted.
+    """
+
+    def __init__(self, path: Path, keep: Collection[str], limits: Limits):
         self.path = path
+        self._limits = limits
+        self._sizes = {}
+        self._total = 0
+        self._seen = 0
+        self._kept = dict(self._scan(frozenset(keep)))
+        self.names = tuple(sorted(self._sizes))
 
-    def scan(self, wanted: Callable[[str], bool]) -> tuple[list[str], dict[str, bytes]]:
-        """Returns all names, sorted, and the contents of those that are wanted.
+    def text(self, name: str) -> tuple[str, str]:
+        """Returns the folder and the content of the one file with this name, a kept one.
 
         Raises:
-            DatasetError: for an archive that is damaged or unsafe.
+            DatasetError: when there is none or more than one.
+        """
+        found = [member for member in self._kept if posixpath.basename(member) == name]
+        if len(found) != 1:
+            raise DatasetError(
+                f"{self.path} holds {', '.join(sorted(found)) or 'no'} {name}, exactly one is "
+                "expected: is this the distribution as published?"
+            )
+        content = self._kept[found[0]]
+        try:
+            return posixpath.dirname(found[0]), content.decode()
+        except UnicodeDecodeError as error:
+            raise DatasetError(f"{self.path}: {found[0]} is not a text file ({error}).") from error
+
+    def has(self, name: str) -> bool:
+        """Tells whether a file with this name was kept."""
+        return any(posixpath.basename(member) == name for member in self._kept)
+
+    def read(self, wanted: Collection[str]) -> Iterator[tuple[str, bytes | DatasetError]]:
+        """Yields (path, content) of the wanted files that are there, in any order.
+
+        The content is an error where that file alone is damaged.
         """
         raise NotImplementedError
 
-    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        """Yields the names and contents of these files, in any order."""
+    def _scan(self, keep):
+        """Lists all files with `_add`; yields (path, content) of those with a name in `keep`."""
         raise NotImplementedError
 
+    def _add(self, name, size):
+        """Checks a file; returns its normalised path, or None if it is clutter."""
+        self._count()
+        normal = posixpath.normpath(name)
+        outside = normal.startswith(("/", "../")) or normal in ("..", ".")
+        if outside or "\\" in name or "\0" in name or _DRIVE.match(normal):
+            raise self._refuse(name, "has a path that leads out of the archive")
+        if normal in self._sizes:
+            raise self._refuse(name, "is there twice")
+        if size > self._limits.member:
+            raise self._refuse(name, f"has {size:,} bytes, at most {self._limits.member:,} allowed")
+        self._total += size
+        if self._total > self._limits.total:
+            raise self._refuse(
+                name, f"brings the unpacked size above the {self._limits.total:,} bytes allowed"
+            )
+        if any(part.startswith(_CLUTTER) for part in normal.split("/")):
+            return None
+        self._sizes[normal] = size
+        return normal
 
-class Folder(Files):
-    """The files of a folder; links in it are followed, being the user's own."""
+    def _count(self):
+        self._seen += 1
+        if self._seen > self._limits.members:
+            raise DatasetError(f"{self.path} holds more than {self._limits.members:,} members.")
 
-    def scan(self, wanted):
-        """See `Files.scan`."""
-        names = []
-        for folder, _, files in os.walk(self.path):
-            inside = Path(folder).relative_to(self.path)
-            names += [(inside / file).as_posix() for file in files]
-        names.sort()
-        return names, dict(self.read([name for name in names if wanted(name)]))
+    def _refuse(self, member, why):
+        return DatasetError(
+            f"{self.path}: member {member!r} {why}. Refused: get the archive from its official "
+            "source."
+        )
 
-    def read(self, names):
-        """See `Files.read`."""
-        for name in names:
-            yield name, (self.path / name).read_bytes()
-
-
-class Zip(Files):
-    """The files of a zip archive."""
-
-    def scan(self, wanted):
-        """See `Files.scan`."""
-        with _readable(self.path), zipfile.ZipFile(self.path) as archive:
-            check = _Check(self.path)
-            members = [m for m in archive.infolist() if not m.is_dir()]
-            for member in members:
-                kind = stat.S_IFMT(member.external_attr >> 16)
-                plain = kind in (0, stat.S_IFREG)
-                check(member.filename, plain, member.file_size, member.compress_size)
-        names = sorted(member.filename for member in members)
-        return names, dict(self.read([name for name in names if wanted(name)]))
-
-    def read(self, names):
-        """See `Files.read`."""
-        with _readable(self.path), zipfile.ZipFile(self.path) as archive:
-            for name in names:
-                with archive.open(name) as file:
-                    # zipfile stops at the size that the directory of the archive states.
-                    yield name, file.read()
+    def _damaged(self, error):
+        return DatasetError(
+            f"{self.path} is truncated or damaged ({type(error).__name__}: {error}): get it again."
+        )
 
 
-class Tar(Files):
-    """The files of a tar archive, compressed or not, read front to back."""
+class _Folder(Tree):
+    def _scan(self, keep):
+        for folder, _, files in os.walk(self.path, followlinks=True):
+            for file in files:
+                path = Path(folder, file)
+                name = path.relative_to(self.path).as_posix()
+                try:
+                    status = path.stat()
+                except OSError as error:
+                    raise DatasetError(f"{path} cannot be read ({error}).") from error
+                if not stat.S_ISREG(status.st_mode):
+                    raise self._refuse(name, "is not a plain file")
+                if self._add(name, status.st_size) and file in keep:
+                    yield name, path.read_bytes()
 
-    def scan(self, wanted):
-        """See `Files.scan`."""
-        names, contents = [], {}
-        for member, file in self._members():
-            names.append(member.name)
-            if wanted(member.name):
-                contents[member.name] = file.read()
-        return sorted(names), contents
+    def read(self, wanted):
+        for name in sorted(wanted):
+            try:
+                yield name, (self.path / name).read_bytes()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                yield name, DatasetError(str(error))
 
-    def read(self, names):
-        """See `Files.read`."""
-        names = set(names)
-        for member, file in self._members():
-            if member.name in names:
-                yield member.name, file.read()
+
+class _Zip(Tree):
+    def _scan(self, keep):
+        self._members = {}
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                for info in archive.infolist():
+                    mode = info.external_attr >> 16
+                    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                        raise self._refuse(info.filename, "is a link or a special file")
+                    if info.flag_bits & 1:
+                        raise self._refuse(info.filename, "is encrypted")
+                    if info.is_dir():
+                        self._count()
+                        continue
+                    if info.file_size > max(_SMALL, self._limits.ratio * info.compress_size):
+                        raise self._refuse(
+                            info.filename,
+                            f"unpacks from {info.compress_size:,} to {info.file_size:,} bytes",
+                        )
+                    name = self._add(info.filename, info.file_size)
+                    if name:
+                        self._members[name] = info
+                    if name and posixpath.basename(name) in keep:
+                        yield name, archive.read(info)
+        except (*_DAMAGE, NotImplementedError) as error:
+            raise self._damaged(error) from error
+
+    def read(self, wanted):
+        with zipfile.ZipFile(self.path) as archive:
+            for name in sorted(wanted):
+                if name not in self._members:
+                    continue
+                try:
+                    yield name, archive.read(self._members[name])
+                except (*_DAMAGE, NotImplementedError) as error:
+                    yield name, DatasetError(f"damaged ({error})")
+
+
+class _Tar(Tree):
+    def _scan(self, keep):
+        for member, archive in self._members():
+            if member.isdir():
+                self._count()
+                continue
+            name = self._add(member.name, member.size)
+            if name and posixpath.basename(name) in keep:
+                yield name, archive.extractfile(member).read()
+
+    def read(self, wanted):
+        wanted = set(wanted) & set(self._sizes)
+        if not wanted:
+            return
+        for member, archive in self._members():
+            name = posixpath.normpath(member.name)
+            if name in wanted:
+                wanted.remove(name)
+                yield name, archive.extractfile(member).read()
+            # The rest of a compressed archive would have to be unpacked only to be passed over.
+            if not wanted:
+                return
 
     def _members(self):
-        with _readable(self.path), tarfile.open(self.path, "r|*") as archive:
-            check = _Check(self.path)
-            for member in archive:
-                if member.isdir():
-                    continue
-                member.name = member.name.removeprefix("./")
-                check(member.name, member.isreg(), member.size)
-                yield member, archive.extractfile(member)
+        """Yields the members one after the other: a compressed tar has no other access."""
+        try:
+            with open(self.path, "rb") as file:
+                compressed = file.read(2) == b"\x1f\x8b"
+                file.seek(0)
+                unpacked = gzip.GzipFile(fileobj=file) if compressed else file
+                stream = _Bounded(unpacked, self)
+                with tarfile.open(fileobj=stream, mode="r|", tarinfo=_TarInfo) as archive:
+                    while member := archive.next():
+                        if not (member.isreg() or member.isdir()):
+                            raise self._refuse(member.name, "is a link or a special file")
+                        yield member, archive
+                        # tarfile keeps every member it passed.
+                        archive.members.clear()
+                # The checksum of a gzip comes at its very end.
+                while stream.read(_SMALL):
+                    pass
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
 
 
-def open_files(path: Path) -> Files:
-    """Returns the files of a folder, a .zip, or a .tar, .tar.gz or .tgz archive."""
-    if path.is_dir():
-        return Folder(path)
-    return Zip(path) if path.suffix == ".zip" else Tar(path)
+class _Bounded(io.RawIOBase):
+    """A stream that refuses to unpack to more than the limits."""
 
+    def __init__(self, stream, tree):
+        self._stream = stream
+        self._tree = tree
+        limits = tree._limits
+        by_ratio = max(_SMALL, limits.ratio * tree.path.stat().st_size)
+        # Each member may add headers and padding to its own size.
+        self._left = min(by_ratio, limits.total + 4096 * (limits.members + 2))
 
-class _Check:
-    """Refuses what no archive of images holds."""
-
-    def __init__(self, path):
-        self.path = path
-        self.members = self.bytes = 0
-
-    def __call__(self, name, plain, size, compressed=None):
-        self.members += 1
-        self.bytes += size
-        parts = PurePosixPath(name.replace("\\", "/"))
-        outside = parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]
-        inflated = compressed is not None and size > _RATIO_COUNTS_FROM
-        for wrong, what in (
-            (outside, "points outside the archive"),
-            (not plain, "is a link or a special file"),
-            (size > _MOST_MEMBER_BYTES, f"unpacks to {size} bytes"),
-            (inflated and size > _MOST_RATIO * max(compressed, 1), f"unpacks to {size} bytes"),
-            (self.bytes > _MOST_BYTES, f"brings the archive to {self.bytes} bytes"),
-            (self.members > _MOST_MEMBERS, "is one of too many"),
-        ):
-            if wrong:
-                raise DatasetError(
-                    f"{self.path}: member {name!r} {what}; this is no archive of the official "
-                    "distribution. Get it again from its publisher."
-                )
-
-
-class _readable:  # noqa: N801 (a context manager)
-    """Turns the errors of damaged archives into DatasetError."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __enter__(self):
-        pass
-
-    def __exit__(self, kind, error, trace):
-        damaged = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, KeyError)
-        if isinstance(error, damaged):
+    def read(self, size=-1):
+        data = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
             raise DatasetError(
-                f"{self.path} cannot be read ({error}); it is incomplete or damaged. Get it again."
-            ) from error
+                f"{self._tree.path} unpacks to far more than its own size. Refused: get the "
+                "archive from its official source."
+            )
+        return data
+
+
+class _TarInfo(tarfile.TarInfo):
+    @classmethod
+    def frombuf(cls, buf, encoding, errors):
+        """Refuses a huge extended header, which tarfile would read into memory at once."""
+        member = super().frombuf(buf, encoding, errors)
+        plain = member.type in tarfile.REGULAR_TYPES
+        if not plain and member.size > _SMALL:
+            raise tarfile.ReadError(f"a header of {member.size:,} bytes")
+        return member
+
+
+def open_tree(path, keep: Collection[str] = (), limits: Limits = LIMITS) -> Tree:
+    """Lists the files of a folder, a zip, a tar or a gzipped tar.
+
+    Args:
+        path: the folder or archive.
+        keep: names of small files whose content `Tree.text` is asked for.
+        limits: what it may hold.
+
+    Raises:
+        DatasetError: when it is damaged or holds anything that is refused.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _Folder(path, keep, limits)
+    with open(path, "rb") as file:
+        zipped = file.read(2) == b"PK"
+    return (_Zip if zipped else _Tar)(path, keep, limits)

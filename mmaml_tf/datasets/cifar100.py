@@ -1,56 +1,72 @@
-"""CIFAR-100 (Krizhevsky 2009), whose superclasses make the splits of FC100."""
+"""CIFAR-100 as FC100 uses it: training and test images pooled, 600 of each of 100 classes."""
+
+import io
+import posixpath
 
 import numpy as np
 
-from mmaml_tf.datasets import pickles
-from mmaml_tf.datasets.archives import DatasetError, open_files
-from mmaml_tf.datasets.dataset import Dataset, Listing, Part, root_of
+from mmaml_tf.datasets.archives import open_tree
+from mmaml_tf.datasets.dataset import Contents, ImageDataset, Needed
+from mmaml_tf.datasets.errors import DatasetError
+from mmaml_tf.datasets.pickles import load_pickle, named, text
+
+_PARTS = ("train", "test")
 
 
-class FC100(Dataset):
-    """Reads `cifar-100-python.tar.gz` or its folder; training and test images are pooled.
+class FC100(ImageDataset):
+    """A class is a fine label; colours are true.
 
-    A class is a fine label by name, with 600 images in their true colours.
+    Files: `cifar-100-python.tar.gz` (the version for Python) or its folder.
     """
 
     name = "fc100"
-    title = "CIFAR-100 (FC100)"
+    folders = ("cifar100", "fc100", ".")
     layouts = (
         (
-            Part(
-                ("cifar-100-python.tar.gz", "cifar-100-python", "cifar100/cifar-100-python.tar.gz"),
+            Needed(
+                ("cifar-100-python.tar.gz", "cifar-100-python"),
                 "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-                "md5:eb9058c3a382ffc7106e4002c42a8d85",
+                "eb9058c3a382ffc7106e4002c42a8d85",
             ),
         ),
     )
 
-    def listing(self, paths):
-        """See `Dataset.listing`."""
-        (path,) = paths
-        wanted = ("meta", "train", "test")
-        names, contents = open_files(path).scan(lambda name: name.split("/")[-1] in wanted)
-        root = root_of(names, "meta", path)
-        parts = {}
-        for part in wanted:
-            if root + part not in contents:
-                raise DatasetError(f"{path} has no file {part!r}.")
-            parts[part] = pickles.loads(contents[root + part], f"{path}: {part}")
-        try:
-            parts = {part: {_text(k): v for k, v in parts[part].items()} for part in wanted}
-            classes = [_text(name) for name in parts["meta"]["fine_label_names"]]
-            images, arrays = [], {}
-            for part in ("train", "test"):
-                pixels = np.asarray(parts[part]["data"], np.uint8).reshape(-1, 3, 32, 32)
-                labels = parts[part]["fine_labels"]
-                for row, (label, image) in enumerate(zip(labels, pixels, strict=True)):
-                    key = f"{part}/{row:05d}"
-                    images.append((classes[label], key))
-                    arrays[key] = image.transpose(1, 2, 0)
-        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise DatasetError(f"{path} is not CIFAR-100's python version ({error!r}).") from None
-        return Listing(images, lambda: iter(arrays.items()))
+    def read(self, paths):
+        """Reads both pickles: 184 MB."""
+        tree = open_tree(paths[0])
+        pickles = _pickles(tree)
+        names = named(pickles["meta"], "fine_label_names", name=f"{tree.path}: meta")[0]
+        classes, pixels = {}, {}
+        for part in _PARTS:
+            where = f"{tree.path}: {part}"
+            data, labels = named(pickles.pop(part), "data", "fine_labels", name=where)
+            if getattr(data, "shape", None) != (len(labels), 3072) or data.dtype != np.uint8:
+                raise DatasetError(f"{where}: data are not uint8 [{len(labels)}, 3072].")
+            pixels[part] = data.reshape(-1, 3, 32, 32)
+            for row, label in enumerate(labels):
+                if label not in range(len(names)):
+                    raise DatasetError(f"{where}: row {row} has label {label}, of {len(names)}.")
+                classes.setdefault(text(names[label]), []).append(f"{part}/{row:05d}")
+
+        def images():
+            for part in _PARTS:
+                for row, image in enumerate(pixels[part]):
+                    yield f"{part}/{row:05d}", np.ascontiguousarray(image.transpose(1, 2, 0))
+
+        return Contents(classes, images)
 
 
-def _text(value):
-    return value.decode() if isinstance(value, bytes) else value
+def _pickles(tree):
+    """Loads train, test and meta, each of which must be there once."""
+    members = {name: posixpath.basename(name) for name in tree.names}
+    members = {name: part for name, part in members.items() if part in (*_PARTS, "meta")}
+    found = {}
+    for name, content in tree.read(members):
+        if isinstance(content, DatasetError):
+            raise DatasetError(f"{tree.path}: {name} is {content}.")
+        found[members[name]] = load_pickle(io.BytesIO(content), f"{tree.path}: {name}")
+    if absent := {*_PARTS, "meta"} - set(found):
+        raise DatasetError(
+            f"{tree.path} holds no {', '.join(sorted(absent))}: use CIFAR-100's version for Python."
+        )
+    return found

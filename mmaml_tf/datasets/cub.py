@@ -1,36 +1,44 @@
-"""Caltech-UCSD Birds-200-2011 (Wah et al. 2011)."""
+"""Caltech-UCSD Birds-200-2011: 200 classes, 11,788 photographs."""
 
-from mmaml_tf.datasets.archives import open_files
-from mmaml_tf.datasets.dataset import Dataset, Listing, Part, root_of
+from mmaml_tf.datasets.archives import open_tree
+from mmaml_tf.datasets.dataset import Contents, ImageDataset, Needed
+from mmaml_tf.datasets.errors import DatasetError
 
 
-class CUB(Dataset):
-    """Reads `CUB_200_2011.tgz` or its folder: whole images, without the bounding boxes.
+class CUB(ImageDataset):
+    """A class is a folder's name, such as "001.Black_footed_Albatross". Whole images, no boxes.
 
-    A class is a folder's name, "NNN.Name".
+    Files: `CUB_200_2011.tgz` or its folder `CUB_200_2011`.
     """
 
     name = "cub"
-    title = "CUB-200-2011"
+    folders = ("cub", ".")
     layouts = (
         (
-            Part(
-                ("CUB_200_2011.tgz", "CUB_200_2011", "cub/CUB_200_2011.tgz"),
+            Needed(
+                ("CUB_200_2011.tgz", "CUB_200_2011"),
                 "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
-                "md5:97eceeb196236b17998738112f37df78",
+                "97eceeb196236b17998738112f37df78",
             ),
         ),
     )
 
-    def listing(self, paths):
-        """See `Dataset.listing`."""
-        (path,) = paths
-        files = open_files(path)
-        names, contents = files.scan(lambda name: name.endswith("images.txt"))
-        root = root_of(names, "images.txt", path)
-        lines = contents[f"{root}images.txt"].decode().splitlines()
-        images = [
-            (name.split("/")[0], f"{root}images/{name}")
-            for name in (line.split(maxsplit=1)[1].strip() for line in lines if line.strip())
-        ]
-        return Listing(images, lambda: files.read([key for _, key in images]))
+    def read(self, paths):
+        """Lists the images that `images.txt` names."""
+        tree = open_tree(paths[0], keep=("images.txt",))
+        root, lines = tree.text("images.txt")
+        classes, members = {}, {}
+        for line in lines.splitlines():
+            key = line.partition(" ")[2].strip()
+            if key.count("/") != 1:
+                raise DatasetError(
+                    f"{tree.path}: images.txt has the line {line!r}, 'number class/file' expected."
+                )
+            classes.setdefault(key.partition("/")[0], []).append(key)
+            members[f"{root}/images/{key}".removeprefix("/")] = key
+
+        def images():
+            for name, content in tree.read(members):
+                yield members[name], content
+
+        return Contents(classes, images)

@@ -1,146 +1,125 @@
-"""What a dataset's loader tells: which files it needs, its classes, and its images."""
+"""What a dataset is: where its official files lie, which images each class has, how to read them.
 
-import hashlib
-import os
-from collections.abc import Callable, Iterator, Sequence
+A dataset of one's own subclasses `ImageDataset`; a folder of class folders needs no class at all,
+see `folder.FolderDataset`.
+"""
+
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from mmaml_tf.datasets.archives import DatasetError
 from mmaml_tf.datasets.downloads import download
+from mmaml_tf.datasets.errors import DatasetError
 
 
-class Part(NamedTuple):
-    """One file or folder of the official distribution.
+class Needed(NamedTuple):
+    """One file that a dataset needs.
 
     Attributes:
-        places: where it may be, relative to the data directory; a download goes to the first.
-        url: where it can be downloaded from, or "".
-        checksum: the published one, "md5:..." or "sha256:...".
+        names: accepted names, the archive as distributed first, then its unpacked folder.
+        url: where the first of them may be downloaded, if it may.
+        md5: the published checksum of that download.
     """
 
-    places: Sequence[str]
+    names: tuple[str, ...]
     url: str = ""
-    checksum: str = ""
+    md5: str = ""
 
 
-class Listing(NamedTuple):
-    """The images of a dataset.
-
-    Attributes:
-        images: (class, key) of each image; keys order the images of a class.
-        read: yields (key, encoded bytes or an array `[H, W, 3]`) of all images, in any order.
-    """
-
-    images: Sequence[tuple[str, str]]
-    read: Callable[[], Iterator[tuple[str, bytes | np.ndarray]]]
-
-
-class Dataset:
-    """A loader: subclasses say where the files are and list the images in them.
+class Contents(NamedTuple):
+    """What the files of a dataset hold.
 
     Attributes:
-        name: name of the mode.
-        title: its usual name.
-        layouts: alternative sets of parts, each enough by itself.
-        channels: 3, or 1 for gray images.
-        licence: why it cannot be downloaded from here, if so.
+        classes: keys of the images of every class; sorted keys give the order of the images.
+        images: returns an iterator of (key, image) over these images in any order. An image is
+            its encoded bytes, a uint8 array `[H, W]` or `[H, W, 3]`, or the `DatasetError` that
+            says why it cannot be read.
     """
 
-    name: str
-    title: str
-    layouts: Sequence[Sequence[Part]]
+    classes: dict[str, list[str]]
+    images: Callable[[], Iterator[tuple[str, bytes | np.ndarray | DatasetError]]]
+
+
+class ImageDataset:
+    """Base of all datasets.
+
+    Attributes:
+        name: its name, also as a mode; letters, digits, "-" and "_".
+        channels: 1 or 3.
+        folders: where its files are sought, below the data directory.
+        layouts: sets of files, each of which is enough.
+        terms: why the files may not be downloaded, where they may not.
+    """
+
+    name = ""
     channels = 3
-    licence = ""
+    folders: tuple[str, ...] = ("",)
+    layouts: tuple[tuple[Needed, ...], ...] = ()
+    terms = ""
 
-    def listing(self, paths: Sequence[Path]) -> Listing:
-        """Lists the images, given the paths of one layout's parts.
-
-        Raises:
-            DatasetError: when the files are damaged or not the official distribution's.
-        """
+    def read(self, paths: tuple[Path, ...]) -> Contents:
+        """Lists the images in files that `locate` found, in the order of the layout."""
         raise NotImplementedError
 
     def adjust(self, image: Image.Image) -> Image.Image:
-        """Prepares a decoded image before it is resized."""
+        """Changes a decoded image before it is resized; by default not at all."""
         return image
 
-    def locate(self, data_directory: Path) -> list[Path] | None:
-        """Returns the paths of the first layout that is complete, or None."""
-        for layout in self.layouts:
-            found = [_first_existing(data_directory, part) for part in layout]
-            if all(found):
-                return found
+    def locate(self, data_dir) -> tuple[Path, ...] | None:
+        """Returns the paths of the first layout that is complete, None if none is."""
+        for folder in self.folders:
+            for layout in self.layouts:
+                paths = tuple(_first(Path(data_dir) / folder, needed.names) for needed in layout)
+                if all(paths):
+                    return paths
         return None
 
-    def missing(self, data_directory: Path) -> str:
-        """Returns a message that says which files to put where."""
-        ways = []
-        for layout in self.layouts:
-            lines = [f"  - {data_directory / part.places[0]}" for part in layout]
-            ways.append("\n".join(lines))
-        may = all(part.url for part in self.layouts[0])
-        hint = "or let them be downloaded (download=True)" if may else self.licence
-        return (
-            f"{self.title} ({self.name}) is not in {data_directory}. Put there, as published,\n"
-            + "\nor\n".join(ways)
-            + f"\n{hint}."
-        )
+    def missing(self, data_dir) -> str:
+        """Says which files go where, and whether they can be downloaded."""
+        folder = Path(data_dir) / self.folders[0]
+        layouts = [
+            ", ".join(" or ".join(str(folder / name) for name in needed.names) for needed in layout)
+            for layout in self.layouts
+        ]
+        text = f"{self.name}: its files are not there. Put in place {'; or instead '.join(layouts)}"
+        if others := [str(Path(data_dir) / other) for other in self.folders[1:]]:
+            text += f" (the folder may also be {' or '.join(others)})"
+        if self.downloads:
+            return f"{text}. Or give download=True to get them from {self.downloads[0].url}."
+        return f"{text}. {self.terms or 'They cannot be downloaded by this package.'}"
 
-    def fetch(self, data_directory: Path, progress: bool = True) -> list[Path]:
-        """Downloads what is missing of the first layout and returns the paths.
+    @property
+    def downloads(self) -> tuple[Needed, ...]:
+        """The files of the layout that can be downloaded; empty when there is none."""
+        for layout in self.layouts:
+            if all(needed.url for needed in layout):
+                return layout
+        return ()
+
+    def fetch(self, data_dir, progress: bool = True) -> None:
+        """Downloads the files that are not there yet.
 
         Raises:
-            DatasetError: when it may not be downloaded, or the download fails.
+            DatasetError: when this dataset may not be downloaded, or a download fails.
         """
-        paths = []
-        for part in self.layouts[0]:
-            path = _first_existing(data_directory, part)
-            if path is None:
-                if not part.url:
-                    raise DatasetError(self.missing(data_directory))
-                path = data_directory / part.places[0]
-                download(part.url, path, part.checksum, progress)
-            paths.append(path)
-        return paths
+        if not self.downloads:
+            raise DatasetError(self.missing(data_dir))
+        folder = Path(data_dir) / self.folders[0]
+        for needed in self.downloads:
+            if not _first(folder, needed.names):
+                download(needed.url, folder / needed.names[0], md5=needed.md5, progress=progress)
 
 
-def sources_digest(paths: Sequence[Path]) -> str:
-    """Returns a digest of files and folders that is quick to compute.
-
-    It covers names and sizes of all files, and the first and last megabyte of a file that is a
-    part by itself; not the contents of a folder's files.
-    """
-    sha = hashlib.sha256()
-    for path in paths:
-        sha.update(f"part {path.name}\n".encode())
-        if path.is_dir():
-            entries = []
-            for folder, _, files in os.walk(path):
-                for file in files:
-                    full = Path(folder, file)
-                    entries.append(f"{full.relative_to(path).as_posix()} {full.stat().st_size}\n")
-            sha.update("".join(sorted(entries)).encode())
-            continue
-        size = path.stat().st_size
-        sha.update(f"{size}\n".encode())
-        with open(path, "rb") as file:
-            sha.update(file.read(1 << 20))
-            file.seek(max(0, size - (1 << 20)))
-            sha.update(file.read())
-    return sha.hexdigest()
+def check_name(name: str) -> str:
+    """Returns a dataset's name if it can be part of a file name."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise ValueError(f"name={name!r}: use letters, digits, '-' and '_', as in 'my_images'.")
+    return name
 
 
-def root_of(names: Sequence[str], ending: str, source: Path) -> str:
-    """Returns what stands before `ending` in the one name that ends so."""
-    found = [name for name in names if f"/{name}".endswith(f"/{ending}")]
-    if not found:
-        raise DatasetError(f"{source} has no {ending}; it is not the official distribution.")
-    return min(found, key=len).removesuffix(ending)
-
-
-def _first_existing(directory, part):
-    return next((directory / p for p in part.places if (directory / p).exists()), None)
+def _first(folder, names):
+    return next((folder / name for name in names if (folder / name).exists()), None)

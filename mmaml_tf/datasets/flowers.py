@@ -1,60 +1,74 @@
-"""VGG Flowers-102 (Nilsback and Zisserman 2008)."""
+"""VGG Flowers-102: 102 classes, 8,189 photographs."""
 
 import io
+import posixpath
 import re
 
-import scipy.io
+import numpy as np
 
-from mmaml_tf.datasets.archives import DatasetError, open_files
-from mmaml_tf.datasets.dataset import Dataset, Listing, Part
-from mmaml_tf.tasks.class_splits import class_split
+from mmaml_tf.datasets.archives import open_tree
+from mmaml_tf.datasets.dataset import Contents, ImageDataset, Needed
+from mmaml_tf.datasets.errors import DatasetError
 
-_URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
+_SITE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
+_NAME = "image_{:05d}.jpg"
 
 
-class Flowers(Dataset):
-    """Reads `102flowers.tgz` or its folder `jpg`, and `imagelabels.mat`.
+class Flowers(ImageDataset):
+    """A class is its label and name, such as "001.pink primrose".
 
-    A class is "NNN.name", the label's number and the flower's name.
+    Files: `102flowers.tgz` or its folder `jpg`, and `imagelabels.mat`.
     """
 
     name = "flowers"
-    title = "VGG Flowers-102"
+    folders = ("flowers-102", "flowers", ".")
     layouts = (
         (
-            Part(
-                ("flowers-102/102flowers.tgz", "flowers-102/jpg", "102flowers.tgz"),
-                f"{_URL}102flowers.tgz",
-                "md5:52808999861908f626f3c1f4e79d11fa",
+            Needed(
+                ("102flowers.tgz", "jpg"),
+                f"{_SITE}102flowers.tgz",
+                "52808999861908f626f3c1f4e79d11fa",
             ),
-            Part(
-                ("flowers-102/imagelabels.mat", "imagelabels.mat"),
-                f"{_URL}imagelabels.mat",
-                "md5:e0620be6f572b9609742df49c70aed4d",
+            Needed(
+                ("imagelabels.mat",),
+                f"{_SITE}imagelabels.mat",
+                "e0620be6f572b9609742df49c70aed4d",
             ),
         ),
     )
 
-    def listing(self, paths):
-        """See `Dataset.listing`."""
-        archive, labels_path = paths
-        try:
-            labels = scipy.io.loadmat(io.BytesIO(labels_path.read_bytes()))["labels"].reshape(-1)
-        except (KeyError, ValueError, TypeError, OSError, NotImplementedError) as error:
-            raise DatasetError(f"{labels_path} has no labels ({error!r}).") from None
-        split = class_split(self.name)
-        classes = {int(name[:3]): name for part in split[:3] for name in part}
-        if set(labels.tolist()) - set(classes):
-            raise DatasetError(f"{labels_path} has labels beyond 1 to {len(classes)}.")
-        files = open_files(archive)
-        names, _ = files.scan(lambda name: False)
-        stored = {}
-        for name in names:
-            if match := re.search(r"(?:^|/)image_(\d{5})\.jpg$", name):
-                stored[int(match[1])] = name
-        absent = [i for i in range(1, len(labels) + 1) if i not in stored]
-        if absent:
-            shown = ", ".join(f"image_{i:05d}.jpg" for i in absent[:10])
-            raise DatasetError(f"{archive} lacks {len(absent)} images that have labels: {shown}.")
-        images = [(classes[int(label)], stored[i]) for i, label in enumerate(labels, start=1)]
-        return Listing(images, lambda: files.read([key for _, key in images]))
+    def read(self, paths):
+        """Lists the images that have a label: the n-th label is that of image n."""
+        # The official files know the classes by number only; the class lists have the names.
+        from mmaml_tf.tasks.class_splits import class_split
+
+        names = sorted(class_split("flowers").classes)
+        tree, labels = open_tree(paths[0]), _labels(paths[1])
+        classes = {}
+        for number, label in enumerate(labels, start=1):
+            if not 1 <= label <= len(names):
+                raise DatasetError(f"{paths[1]}: label {label} of image {number}, 1 to 102 known.")
+            classes.setdefault(names[label - 1], []).append(_NAME.format(number))
+        members = {name: posixpath.basename(name) for name in tree.names}
+        members = {n: key for n, key in members.items() if re.fullmatch(r"image_\d+\.jpg", key)}
+
+        def images():
+            for name, content in tree.read(members):
+                yield members[name], content
+
+        return Contents(classes, images)
+
+
+def _labels(path):
+    from scipy.io import loadmat
+
+    content = path.read_bytes()
+    try:
+        labels = np.asarray(loadmat(io.BytesIO(content))["labels"]).ravel()
+        return [int(label) for label in labels]
+    except Exception as error:
+        # A damaged file can fail in any way.
+        raise DatasetError(
+            f"{path} is not a MATLAB file with labels ({type(error).__name__}: {error}): get it "
+            "again."
+        ) from error

@@ -1,85 +1,91 @@
-"""mini-ImageNet (Vinyals et al. 2016; classes of Ravi and Larochelle 2017)."""
+"""mini-ImageNet: 100 classes of 600 images, in either of the forms in which it is passed on."""
 
 import csv
-import io
 
-import numpy as np
+from mmaml_tf.datasets.archives import open_tree
+from mmaml_tf.datasets.dataset import Contents, ImageDataset, Needed
+from mmaml_tf.datasets.errors import DatasetError
+from mmaml_tf.datasets.pickles import load_pickle, named, text
 
-from mmaml_tf.datasets import pickles
-from mmaml_tf.datasets.archives import DatasetError, open_files
-from mmaml_tf.datasets.dataset import Dataset, Listing, Part
-
-_SPLITS = ("train", "val", "test")
+_PARTS = ("train", "val", "test")
+_IMAGES = ("images", "images.zip", "images.tar.gz", "images.tar")
 
 
-class MiniImageNet(Dataset):
-    """Reads a folder of images with the lists of Ravi and Larochelle, or the cached pickles.
+class MiniImageNet(ImageDataset):
+    """The images of the three parts as one dataset; a class is a WordNet id.
 
-    A class is a WordNet id. The pickles are those of 84×84 images that are in wide use, one for
-    each split, with `image_data` and `class_dict`.
+    Files: `train.csv`, `val.csv` and `test.csv` of Ravi and Larochelle with the folder (or
+    archive) `images`; or the cached `mini-imagenet-cache-{train,val,test}.pkl`.
     """
 
     name = "mini_imagenet"
-    title = "mini-ImageNet"
-    licence = "ImageNet's terms do not allow it to be downloaded from here"
+    folders = ("mini-imagenet", "mini_imagenet", "miniimagenet", ".")
     layouts = (
-        (
-            Part(("mini-imagenet/images", "mini-imagenet/images.zip", "mini-imagenet/images.tar")),
-            *(Part((f"mini-imagenet/{split}.csv",)) for split in _SPLITS),
-        ),
-        tuple(
-            Part((f"mini-imagenet/{file}", file))
-            for file in (f"mini-imagenet-cache-{split}.pkl" for split in _SPLITS)
-        ),
+        (*(Needed((f"{part}.csv",)) for part in _PARTS), Needed(_IMAGES)),
+        tuple(Needed((f"mini-imagenet-cache-{part}.pkl",)) for part in _PARTS),
     )
+    terms = "ImageNet's terms of access do not allow this package to download it."
 
-    def listing(self, paths):
-        """See `Dataset.listing`."""
-        return _of_pickles(paths) if len(paths) == len(_SPLITS) else _of_lists(*paths)
+    def read(self, paths):
+        """Lists the images of the three parts, which together are the dataset."""
+        return _pickled(paths) if len(paths) == 3 else _listed(*paths)
 
 
-def _of_lists(folder, *lists):
-    images = []
+def _listed(*paths):
+    *lists, folder = paths
+    classes = {}
     for path in lists:
-        rows = list(csv.reader(io.StringIO(path.read_text())))
-        if not rows or rows[0] != ["filename", "label"]:
-            raise DatasetError(f"{path} does not begin with the header filename,label.")
-        wrong = next((i for i, row in enumerate(rows, 1) if len(row) != 2), None)
-        if wrong:
-            raise DatasetError(f"{path} line {wrong}: expected two values, filename,label.")
-        images += [(label, filename) for filename, label in rows[1:]]
-    files = open_files(folder)
-    names, _ = files.scan(lambda name: False)
-    stored = {name.rsplit("/", 1)[-1]: name for name in names}
-    absent = [key for _, key in images if key not in stored]
-    if absent:
-        shown = ", ".join(absent[:10])
-        raise DatasetError(f"{folder} lacks {len(absent)} images that the lists name: {shown}.")
-
-    def read():
-        for name, content in files.read([stored[key] for _, key in images]):
-            yield name.rsplit("/", 1)[-1], content
-
-    return Listing(images, read)
-
-
-def _of_pickles(paths):
-    images, arrays = [], {}
-    for path in paths:
-        content = pickles.loads(path.read_bytes(), str(path))
-        try:
-            data, rows_of = np.asarray(content["image_data"]), dict(content["class_dict"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise DatasetError(f"{path} has no image_data and class_dict ({error!r}).") from None
-        if data.ndim != 4 or data.dtype != np.uint8 or data.shape[3] != 3:
-            raise DatasetError(
-                f"{path}: image_data is {data.dtype} of shape {data.shape}; expected bytes "
-                "[n, 84, 84, 3]."
-            )
-        for label, rows in rows_of.items():
-            if not all(0 <= row < len(data) for row in rows):
-                raise DatasetError(f"{path}: class {label!r} names rows beyond {len(data)}.")
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            if not {"filename", "label"} <= set(rows.fieldnames or ()):
+                raise DatasetError(f"{path}: a first row with filename,label is expected.")
             for row in rows:
-                images.append((str(label), f"{path.name}/{int(row):06d}"))
-                arrays[images[-1][1]] = data[row]
-    return Listing(images, lambda: iter(arrays.items()))
+                if not row["filename"] or not row["label"]:
+                    raise DatasetError(f"{path}, line {rows.line_num}: filename,label is expected.")
+                classes.setdefault(row["label"], []).append(row["filename"])
+    tree = open_tree(folder)
+    wanted = {name for names in classes.values() for name in names}
+    members = {name: name.split("/")[-1] for name in tree.names if name.split("/")[-1] in wanted}
+
+    def images():
+        for name, content in tree.read(members):
+            yield members[name], content
+
+    return Contents(classes, images)
+
+
+def _pickled(paths):
+    # The arrays are read once more with the images, so that only one is in memory at a time.
+    classes = {}
+    for path in paths:
+        pixels, rows = _cache(path)
+        for name, indices in rows.items():
+            if any(not 0 <= i < len(pixels) for i in indices):
+                raise DatasetError(f"{path}: class {name} lists rows that are not there.")
+            keys = classes.setdefault(name, [])
+            keys.extend(f"{path.name}/{i:06d}" for i in indices)
+
+    def images():
+        for path in paths:
+            pixels, rows = _cache(path)
+            for i in sorted(i for indices in rows.values() for i in indices):
+                yield f"{path.name}/{i:06d}", pixels[i]
+
+    return Contents(classes, images)
+
+
+def _cache(path):
+    with open(path, "rb") as file:
+        content = load_pickle(file, str(path))
+    pixels, rows = named(content, "image_data", "class_dict", name=str(path))
+    shape, kind = getattr(pixels, "shape", ()), str(getattr(pixels, "dtype", ""))
+    if len(shape) != 4 or shape[3] != 3 or kind != "uint8":
+        raise DatasetError(
+            f"{path}: image_data is {kind} {shape}, uint8 [n, 84, 84, 3] is expected."
+        )
+    try:
+        return pixels, {text(name): [int(i) for i in rows[name]] for name in rows}
+    except (TypeError, ValueError) as error:
+        raise DatasetError(
+            f"{path}: class_dict does not list the rows of each class ({error})."
+        ) from error

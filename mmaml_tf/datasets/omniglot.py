@@ -1,53 +1,57 @@
-"""Omniglot (Lake et al. 2015): 1,623 characters of 50 alphabets, drawn 20 times each."""
+"""Omniglot: 1623 handwritten characters of 50 alphabets, 20 drawings each."""
 
 from PIL import ImageOps
 
-from mmaml_tf.datasets.archives import DatasetError, open_files
-from mmaml_tf.datasets.dataset import Dataset, Listing, Part
+from mmaml_tf.datasets.archives import open_tree
+from mmaml_tf.datasets.dataset import Contents, ImageDataset, Needed
+from mmaml_tf.datasets.errors import DatasetError
 
-_URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
-_MD5 = {
-    "images_background": "68d2efa1b9178cc56df9314c21c6e718",
-    "images_evaluation": "6b91aef0f799c5bb55b94e3f2daec811",
-}
+_SITE = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 
 
-class Omniglot(Dataset):
-    """Reads `images_background.zip` and `images_evaluation.zip`, or their unpacked folders.
+class Omniglot(ImageDataset):
+    """Both halves as one dataset; a class is "Alphabet/characterNN".
 
-    A class is a character, "Alphabet/characterNN". Images are gray and inverted, strokes 255 on
-    0, as the published protocol uses them.
+    Files: `images_background.zip` and `images_evaluation.zip`, or these folders.
     """
 
     name = "omniglot"
-    title = "Omniglot"
     channels = 1
+    folders = ("omniglot", ".")
     layouts = (
         tuple(
-            Part(
-                (f"omniglot/{part}.zip", f"{part}.zip", f"omniglot/{part}", part),
-                f"{_URL}{part}.zip",
-                f"md5:{md5}",
+            Needed((f"{half}.zip", half), f"{_SITE}{half}.zip", md5)
+            for half, md5 in (
+                ("images_background", "68d2efa1b9178cc56df9314c21c6e718"),
+                ("images_evaluation", "6b91aef0f799c5bb55b94e3f2daec811"),
             )
-            for part, md5 in _MD5.items()
         ),
     )
 
-    def listing(self, paths):
-        """See `Dataset.listing`."""
-        sources, images = [], []
-        for path in paths:
-            files = open_files(path)
-            names, _ = files.scan(lambda name: False)
-            names = [name for name in names if name.endswith(".png")]
-            if not names or any(name.count("/") < 2 for name in names):
-                raise DatasetError(f"{path} has no images Alphabet/characterNN/image.png.")
-            sources.append((files, names))
-            images += [("/".join(name.split("/")[-3:-1]), name) for name in names]
-        return Listing(
-            images, lambda: (item for files, names in sources for item in files.read(names))
-        )
+    def read(self, paths):
+        """Lists the drawings of both halves."""
+        trees, classes, members = [open_tree(path) for path in paths], {}, []
+        for tree in trees:
+            members.append({})
+            for name in tree.names:
+                if not name.endswith(".png"):
+                    continue
+                parts = name.split("/")
+                if len(parts) < 3:
+                    raise DatasetError(
+                        f"{tree.path}: {name} is not in a folder Alphabet/characterNN."
+                    )
+                key = "/".join(parts[-3:])
+                classes.setdefault("/".join(parts[-3:-1]), []).append(key)
+                members[-1][name] = key
+
+        def images():
+            for tree, keys in zip(trees, members, strict=True):
+                for name, content in tree.read(keys):
+                    yield keys[name], content
+
+        return Contents(classes, images)
 
     def adjust(self, image):
-        """Inverts a drawing."""
+        """Inverts: strokes become 255, the background 0."""
         return ImageOps.invert(image)

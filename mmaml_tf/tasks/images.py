@@ -7,6 +7,7 @@ classes are rotated. To add one, give any folder of class folders to `mmaml_tf.d
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -318,7 +319,8 @@ class HeldOutImages:
         """Yields the tasks in order as (`Episodes` of at most `size` tasks, targets by name)."""
         for name in self.modes:
             images = self.tasks.ways_of(name) * (self.tasks.support + self.tasks.queries)
-            per_batch = size or max(1, _IMAGES_AT_ONCE // images)
+            pixels = images * math.prod(self.tasks.image_shape[:2])
+            per_batch = size or max(1, _PIXELS_AT_ONCE // pixels)
             for start in range(0, self.tasks_per_mode, per_batch):
                 stop = min(start + per_batch, self.tasks_per_mode)
                 draws = [(name, self._draw(name, i)) for i in range(start, stop)]
@@ -349,5 +351,5 @@ class HeldOutImages:
         return sha.hexdigest()
 
 
-# Images of the batches an evaluation works on at once.
-_IMAGES_AT_ONCE = 2000
+# Pixels of the batches an evaluation works on at once.
+_PIXELS_AT_ONCE = 2_000_000

@@ -159,7 +159,7 @@ print(json.dumps({
     assert seen["loss_linear"] == 2
     assert "overall.noisy.post_adaptation.mean" in seen["metrics"]
     assert any(name.startswith("system/") for name in seen["metrics"])
-    assert set(seen["datasets"]) == {"function tasks", "held-out tasks"}
+    assert set(seen["datasets"]) == {"training tasks", "held-out tasks"}
     assert "plots" in seen["artifacts"]
     assert seen["inputs"] == ["support_x", "support_y", "query_x"]
 
@@ -240,7 +240,7 @@ def test_bad_parameters_end_before_any_work(tmp_path, change, message):
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     change(params)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    command = [sys.executable, "-m", "pipelines.train_regression"]
+    command = [sys.executable, "-m", "pipelines.train", "regression"]
     start = time.time()
     done = subprocess.run(
         [*command, "--scale", "smoke", "--cell", "maml_2", "--seed", "0"],

@@ -1,4 +1,4 @@
-"""Stage `train`: trains one cell of the regression table."""
+"""Trains one cell of a table."""
 
 import csv
 
@@ -9,20 +9,19 @@ def main() -> None:
     """Trains the cell that the command line names, resuming where an earlier run was cut off."""
     arguments = parameters.cell_arguments(__doc__)
     params = parameters.load()
-    parameters.regression_cell(params, arguments.cell)
-    parameters.regression_scale(params, arguments.scale)
+    parameters.check_cell(params, arguments)
 
     from mmaml_tf.checkpoint import Checkpoints
     from mmaml_tf.training import train
-    from pipelines import regression
+    from pipelines import cells
     from pipelines.progress import Progress
 
-    regression.configure_tensorflow(params["threads"])
-    cell = regression.cell(params, arguments.scale, arguments.cell, arguments.seed)
-    learner = cell.learner()
+    cells.configure_tensorflow(params["threads"])
+    cell = cells.of(params, arguments)
+    tasks, learner = cell.tasks(), cell.learner()
     iterations = cell.schedule["iterations"]
     with Progress(cell.run_name, iterations) as progress, cell.tracker("train") as tracker:
-        tracker.log_dataset("function tasks", cell.tasks().digest(), cell.tasks().config())
+        tracker.log_dataset("training tasks", tasks.digest(), tasks.config())
 
         def log(row):
             progress.update(row)
@@ -30,14 +29,15 @@ def main() -> None:
 
         history = train(
             learner,
-            cell.tasks(),
+            tasks,
             iterations=iterations,
-            batch=cell.schedule["batch_per_mode"] * len(cell.modes),
+            batch=cell.batch,
             seed=cell.seed,
             log_every=cell.schedule["log_every"],
             checkpoints=Checkpoints(cell.checkpoints, cell.config),
             checkpoint_every=cell.schedule["checkpoint_every"],
             on_log=log,
+            validation=cell.validation(),
         )
     cell.save_weights(learner)
     cell.history.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Stage `export`: a trained model as .keras file and as SavedModel for inference."""
+"""Exports a trained model as .keras file and as SavedModel for inference."""
 
 import shutil
 
@@ -9,12 +9,12 @@ def main() -> None:
     """Exports the cell that the command line names."""
     arguments = parameters.cell_arguments(__doc__)
     params = parameters.load()
-    parameters.regression_cell(params, arguments.cell)
+    parameters.check_cell(params, arguments)
 
-    from pipelines import regression
+    from pipelines import cells
 
-    regression.configure_tensorflow(params["threads"])
-    cell = regression.cell(params, arguments.scale, arguments.cell, arguments.seed)
+    cells.configure_tensorflow(params["threads"])
+    cell = cells.of(params, arguments)
     learner = cell.trained_learner()
     shutil.rmtree(cell.exported, ignore_errors=True)
     cell.exported.mkdir(parents=True)

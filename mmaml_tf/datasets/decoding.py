@@ -1,0 +1,67 @@
+"""From an encoded image to pixels of one size and one number of channels."""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from mmaml_tf.datasets.errors import DatasetError
+
+#: suffixes of the files that are taken for images
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+
+# Formats outside this list are not opened, whatever the suffix says.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+# Below the number from which on Pillow warns of decompression bombs.
+_PIXELS = 80_000_000
+
+
+def decode(
+    image: bytes | np.ndarray,
+    size: int,
+    channels: int,
+    adjust: Callable[[Image.Image], Image.Image] = lambda image: image,
+) -> np.ndarray:
+    """Decodes, adjusts and resizes an image.
+
+    Args:
+        image: encoded bytes, or uint8 pixels `[H, W]` or `[H, W, 3]`.
+        size: height and width of the result; the image is squashed to it.
+        channels: 1 or 3; a gray image has three equal channels.
+        adjust: a change to make before the image is resized.
+
+    Returns:
+        uint8 `[size, size, channels]`.
+
+    Raises:
+        DatasetError: when these are no pixels that can be decoded whole.
+    """
+    try:
+        picture = adjust(_picture(image).convert("L" if channels == 1 else "RGB"))
+        if picture.size != (size, size):
+            picture = picture.resize((size, size), Image.Resampling.LANCZOS)
+    except DatasetError:
+        raise
+    except Exception as error:
+        # Pillow's decoders fail in many ways: OSError, SyntaxError, ValueError, struct.error.
+        raise DatasetError(f"{type(error).__name__}: {error}") from error
+    return np.asarray(picture).reshape(size, size, channels)
+
+
+def _picture(image):
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(image)
+    picture = Image.open(io.BytesIO(image), formats=_FORMATS)
+    width, height = picture.size
+    if width * height > _PIXELS:
+        raise DatasetError(f"{width}x{height} pixels, more than {_PIXELS:,}")
+    if picture.mode.startswith(("I", "F")):
+        # Pillow would cut all values above 255.
+        raise DatasetError(f"mode {picture.mode}: convert it to 8 bits a channel")
+    picture.load()
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return picture

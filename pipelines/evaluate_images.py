@@ -1,0 +1,76 @@
+"""Evaluates one cell of the classification table on the held-out tasks."""
+
+import json
+
+from pipelines import params as parameters
+
+# Tasks of each mode whose embeddings are kept for the picture.
+_EMBEDDED_PER_MODE = 100
+
+
+def main() -> None:
+    """Evaluates the cell that the command line names."""
+    arguments = parameters.cell_arguments(__doc__, "classification")
+    params = parameters.load()
+    parameters.check_cell(params, arguments)
+
+    import numpy as np
+
+    from mmaml_tf import evaluation
+    from pipelines import cells
+
+    cells.configure_tensorflow(params["threads"])
+    cell = cells.of(params, arguments)
+    settings = parameters.get(params, "classification.evaluation")
+    learner = cell.trained_learner()
+    held_out = cell.tasks("test").held_out(cell.schedule["tasks_per_mode"], settings["seed"])
+    report = evaluation.evaluate(learner, held_out, curve=settings["curve"])
+    print(f"{cell.run_name}\n{report}", flush=True)
+
+    arrays = dict(report.measures)
+    if learner.encoder is not None:
+        count = min(_EMBEDDED_PER_MODE, cell.schedule["tasks_per_mode"])
+        embedded = cell.tasks("test").held_out(count, settings["seed"])
+        arrays["embeddings"] = evaluation.task_embeddings(learner, embedded)
+        arrays["embeddings_mode"] = embedded.mode
+    cell.evaluation.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        cell.evaluation,
+        mode=report.mode,
+        modes=report.modes,
+        steps=report.steps,
+        curve=report.curve,
+        **arrays,
+    )
+    metrics = {
+        "cell": cell.name,
+        "seed": cell.seed,
+        "iterations": cell.schedule["iterations"],
+        "ways": held_out.tasks.config()["ways"],
+        "inner_steps": report.steps,
+        "skipped_updates": int(learner.guard.skipped),
+        "held_out_digest": held_out.digest(),
+        "overall": _estimates(report, None),
+        "modes": {mode: _estimates(report, mode) for mode in report.modes},
+    }
+    cell.metrics.parent.mkdir(parents=True, exist_ok=True)
+    cell.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
+    with cell.tracker("evaluate") as tracker:
+        tracker.log_summary(metrics)
+        tracker.log_dataset("held-out tasks", held_out.digest(), held_out.tasks.config())
+        if cell.history.exists():
+            tracker.log_artifact(cell.history)
+
+
+def _estimates(report, mode):
+    """Returns accuracy and loss after each measured number of inner steps."""
+    return {
+        f"steps_{steps}": {
+            measure: report.estimate(mode, steps, measure)._asdict() for measure in report.measures
+        }
+        for steps in report.curve
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Archives are read whole or refused with the name of archive and member."""
+
+import gzip
+import io
+import os
+import stat
+import tarfile
+import zipfile
+
+import numpy as np
+import official_data
+import pytest
+
+from mmaml_tf.datasets.archives import Limits, open_tree
+from mmaml_tf.datasets.errors import DatasetError
+
+FILES = {"top/list.txt": b"words", "top/a/1.bin": b"one", "top/a/2.bin": b"two"}
+FORMS = {
+    "folder": official_data.write_tree,
+    "zip": official_data.write_zip,
+    "tar.gz": official_data.write_tar,
+    "tar": lambda path, files: official_data.write_tar(path, files, "w"),
+}
+
+
+@pytest.fixture(params=FORMS)
+def made(request, tmp_path):
+    path = tmp_path / f"data.{request.param}"
+
+    def make(files):
+        FORMS[request.param](path, files)
+        return path
+
+    return make
+
+
+def test_every_form_reads_alike(made):
+    files = FILES | {"__MACOSX/top/._list.txt": b"", "top/._a": b"", "top/a/.DS_Store": b""}
+    tree = open_tree(made(files), keep=("list.txt",))
+    assert tree.names == tuple(sorted(FILES))
+    assert tree.text("list.txt") == ("top", "words")
+    assert tree.has("list.txt") and not tree.has("1.bin")
+    wanted = ["top/a/2.bin", "top/list.txt", "top/absent"]
+    assert dict(tree.read(wanted)) == {"top/a/2.bin": b"two", "top/list.txt": b"words"}
+
+
+def test_text_files_must_be_there_once_and_be_text(made):
+    tree = open_tree(made(FILES | {"list.txt": b"", "bad.txt": b"\xff"}), ("list.txt", "bad.txt"))
+    with pytest.raises(DatasetError, match=r"holds list\.txt, top/list\.txt list\.txt, exactly"):
+        tree.text("list.txt")
+    with pytest.raises(DatasetError, match=r"holds no other\.txt"):
+        tree.text("other.txt")
+    with pytest.raises(DatasetError, match=r"bad\.txt is not a text file"):
+        tree.text("bad.txt")
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (Limits(members=2), "more than 2 members"),
+        (Limits(member=4), "'top/list.txt' has 5 bytes, at most 4 allowed"),
+        (Limits(total=9), "above the 9 bytes allowed"),
+    ],
+)
+def test_limits(made, limits, message):
+    path = made(FILES)
+    with pytest.raises(DatasetError, match=message) as error:
+        open_tree(path, limits=limits)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "a/../../x", "/etc/x", "..", "C:/x", "C:x", "a\\..\\..\\x", "a/../b/../../x"],
+)
+@pytest.mark.parametrize("write", [official_data.write_zip, official_data.write_tar])
+def test_paths_that_lead_out_are_refused(tmp_path, write, name):
+    write(tmp_path / "archive", {"fine": b"", name: b"x"})
+    with pytest.raises(DatasetError, match=r"archive: member .* path that leads out"):
+        open_tree(tmp_path / "archive")
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
+)
+def test_links_and_special_files_in_tars_are_refused(tmp_path, kind):
+    info = tarfile.TarInfo("odd")
+    info.type, info.linkname = kind, "fine"
+    with tarfile.open(tmp_path / "archive.tgz", "w:gz") as archive:
+        archive.addfile(info)
+    with pytest.raises(DatasetError, match="'odd' is a link or a special file"):
+        open_tree(tmp_path / "archive.tgz")
+
+
+def test_links_in_zips_are_refused(tmp_path):
+    info = zipfile.ZipInfo("odd")
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        archive.writestr(info, "/etc/passwd")
+    with pytest.raises(DatasetError, match="'odd' is a link or a special file"):
+        open_tree(tmp_path / "archive.zip")
+
+
+def test_special_files_in_folders_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DatasetError, match="'pipe' is not a plain file"):
+        open_tree(tmp_path)
+
+
+def test_a_member_that_is_there_twice_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "archive.tar", "w") as archive:
+        for name in ("x", "./x"):
+            archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(DatasetError, match="is there twice"):
+        open_tree(tmp_path / "archive.tar")
+
+
+def test_bombs_are_refused_before_they_are_unpacked(tmp_path):
+    zeros = bytes(3 << 20)
+    official_data.write_zip(tmp_path / "one.zip", {"bomb": zeros})
+    with pytest.raises(DatasetError, match=r"one\.zip: member 'bomb' unpacks from"):
+        open_tree(tmp_path / "one.zip")
+    official_data.write_tar(tmp_path / "many.tgz", {f"bomb{i}": zeros[::8] for i in range(8)})
+    with pytest.raises(DatasetError, match=r"many\.tgz unpacks to far more than its own size"):
+        open_tree(tmp_path / "many.tgz")
+    # Its header alone tells that this one is too large.
+    info = tarfile.TarInfo("bomb")
+    info.size = 1 << 40
+    (tmp_path / "header.tgz").write_bytes(gzip.compress(info.tobuf()))
+    with pytest.raises(DatasetError, match="'bomb' has 1,099,511,627,776 bytes"):
+        open_tree(tmp_path / "header.tgz")
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_huge_extended_headers_are_refused(tmp_path, kind):
+    info = tarfile.TarInfo("x")
+    info.type, info.size = kind, 1 << 32
+    (tmp_path / "archive.tar").write_bytes(info.tobuf() + bytes(1024))
+    with pytest.raises(DatasetError, match="a header of 4,294,967,296 bytes"):
+        open_tree(tmp_path / "archive.tar")
+
+
+@pytest.mark.parametrize("write", [official_data.write_zip, official_data.write_tar])
+def test_truncated_archives(tmp_path, write):
+    noise = np.random.default_rng(0).bytes(50_000)
+    path = tmp_path / "archive"
+    write(path, {"a": noise, "b": noise})
+    content = path.read_bytes()
+    for length in (1, 100, len(content) // 2, len(content) - 20, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(DatasetError, match="archive is truncated or damaged"):
+            open_tree(path)
+
+
+def test_altered_bytes_are_noticed(tmp_path):
+    noise = np.random.default_rng(0).bytes(50_000)
+    for write in (official_data.write_zip, official_data.write_tar):
+        path = tmp_path / write.__name__
+        write(path, {"a": noise, "b": b"fine"})
+        content = bytearray(path.read_bytes())
+        content[30_000] ^= 1
+        path.write_bytes(content)
+    # A zip has a checksum for each member: only that one is lost.
+    found = dict(open_tree(tmp_path / "write_zip").read(["a", "b"]))
+    assert isinstance(found["a"], DatasetError) and found["b"] == b"fine"
+    with pytest.raises(DatasetError, match="write_tar is truncated or damaged"):
+        open_tree(tmp_path / "write_tar")
+
+
+def test_encrypted_zips_are_refused(tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a", "x")
+    content = bytearray(buffer.getvalue())
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "archive.zip").write_bytes(content)
+    with pytest.raises(DatasetError, match="'a' is encrypted"):
+        open_tree(tmp_path / "archive.zip")
+
+
+def test_what_is_no_archive(tmp_path):
+    (tmp_path / "page.tgz").write_bytes(b"<html>not found</html>" * 100)
+    with pytest.raises(DatasetError, match=r"page\.tgz is truncated or damaged"):
+        open_tree(tmp_path / "page.tgz")

@@ -1,0 +1,88 @@
+"""Images of every kind become pixels of the right mode; others are refused."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import official_data
+import pytest
+from PIL import Image
+
+from mmaml_tf.datasets.decoding import decode
+from mmaml_tf.datasets.errors import DatasetError
+
+
+def saved(image, kind="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def test_gray_images_get_three_equal_channels():
+    gray = official_data.pixels(1, gray=True)
+    image = decode(official_data.encoded(gray, "PNG"), 40, 3)
+    assert image.shape == (40, 40, 3)
+    assert np.ptp(image, axis=2).max() == 0
+
+
+def test_colour_images_become_gray_where_one_channel_is_asked_for():
+    assert decode(official_data.pixels(1), 28, 1).shape == (28, 28, 1)
+
+
+def test_palettes_are_looked_up():
+    image = Image.fromarray(official_data.pixels(1)).quantize(16)
+    expected = np.asarray(image.convert("RGB").resize((20, 20), Image.Resampling.LANCZOS))
+    np.testing.assert_array_equal(decode(saved(image), 20, 3), expected)
+
+
+def test_cmyk_photographs_become_rgb():
+    array = official_data.pixels(1)
+    image = decode(saved(Image.fromarray(array).convert("CMYK"), "JPEG", quality=95), 40, 3)
+    expected = Image.fromarray(array).resize((40, 40), Image.Resampling.LANCZOS)
+    assert np.abs(image.astype(int) - np.asarray(expected)).mean() < 4
+
+
+def test_what_is_transparent_becomes_white():
+    array = np.zeros((20, 20, 4), np.uint8)
+    array[:10, :, 3] = 255
+    image = decode(saved(Image.fromarray(array)), 20, 3)
+    assert image[:10].max() == 0 and image[10:].min() == 255
+    palette = Image.fromarray(np.zeros((20, 20, 3), np.uint8)).quantize(4)
+    assert decode(saved(palette), 20, 3).max() == 0
+    assert decode(saved(palette, transparency=b"\0\0\0\0"), 20, 3).min() == 255
+
+
+def test_an_image_of_the_right_size_is_left_alone():
+    array = official_data.pixels(1, 20, 20)
+    np.testing.assert_array_equal(decode(array, 20, 3), array)
+    np.testing.assert_array_equal(decode(official_data.encoded(array, "PNG"), 20, 3), array)
+
+
+def huge_png():
+    """A PNG that claims 100,000 x 100,000 pixels."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b""))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot identify"),
+        (b"<html>not found</html>", "cannot identify"),
+        (official_data.encoded(official_data.pixels(1))[:-100], "truncated"),
+        (official_data.encoded(official_data.pixels(1), "PNG")[:-300], "truncated"),
+        (saved(Image.fromarray(official_data.pixels(1)), "EPS"), "cannot identify"),
+        (saved(Image.fromarray(np.zeros((5, 5), np.uint16))), "8 bits"),
+        (huge_png(), "pixels"),
+    ],
+)
+def test_what_cannot_be_decoded_is_an_error(content, message):
+    with pytest.raises(DatasetError, match=message):
+        decode(content, 20, 3)
