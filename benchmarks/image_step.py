@@ -30,6 +30,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--form", default="auto", help="see mmaml_tf.layers.conv2d")
     parser.add_argument("--no-xla", action="store_true")
     parser.add_argument("--dtype", default="float32", help="Keras's dtype policy of the network")
+    parser.add_argument("--gradient", help="npy file to write the batch's meta-gradient to")
     return parser.parse_args()
 
 
@@ -55,7 +56,10 @@ def main() -> None:
     learner.build_for(tasks.sample(a.tasks, 0))
     result = {"framework": "mmaml_tf", "version": tf.__version__}
     if a.weights:
-        result |= check(learner, a.weights, a.batch)
+        found, gradient = check(learner, a.weights, a.batch)
+        result |= found
+        if a.gradient:
+            np.save(a.gradient, gradient)
     start = time.perf_counter()
     learner.fit(tasks.dataset(a.tasks, 0), steps_per_epoch=1, verbose=0)
     result["first_step_s"] = time.perf_counter() - start
@@ -96,8 +100,8 @@ def synthetic_tasks(size):
     return mm.tasks.ImageTasks([mode], ways=5, support=1, queries=15)
 
 
-def check(learner, weights, batch) -> dict:
-    """Sets the common weights; returns the loss and the norm of the gradient of a batch."""
+def check(learner, weights, batch) -> tuple[dict, np.ndarray]:
+    """Sets the common weights; returns a batch's loss and gradient norm, and the gradient."""
     import tensorflow as tf
 
     import mmaml_tf as mm
@@ -110,10 +114,11 @@ def check(learner, weights, batch) -> dict:
     shard = (*episodes[:4], None, learner.task_weights(episodes))
     tasks = episodes.support_x.shape[0]
     losses, _, gradients = learner._shard_gradients(*shard, groups=tasks if learner.xla else 1)
-    return {
+    found = {
         "loss": float(tf.reduce_mean(losses)),
         "gradient_norm": float(tf.linalg.global_norm(gradients)),
     }
+    return found, np.concatenate([np.ravel(g) for g in gradients])
 
 
 if __name__ == "__main__":

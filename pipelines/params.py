@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-SCALES = ("smoke", "laptop", "paper")
+SCALES = ("smoke", "laptop", "middle", "start", "paper")
 
 
 class ParameterError(SystemExit):
