@@ -51,8 +51,8 @@ def meta_iteration(a) -> list[str]:
         notes.append(
             f"Drawing a batch at {size}×{size} takes {ours['sampling_ms']:.1f} ms, a step "
             f"{share:.0f} times as long; peak memory {ours['peak_mib']:.0f} MiB. With the policy "
-            f"mixed_bfloat16 the meta-gradient of the common batch is off by {100 * error:.1f} % of "
-            "its norm."
+            "mixed_bfloat16 the meta-gradient of the common batch is off by "
+            f"{100 * error:.1f} % of its norm."
         )
     return [*lines, "", *notes, ""]
 
