@@ -1,10 +1,10 @@
-"""The published regression results, and what is known of how they were obtained."""
+"""The published results, and what is known of how they were obtained."""
 
 from typing import NamedTuple
 
 
 class Method(NamedTuple):
-    """A row of the regression table.
+    """A row of the tables.
 
     Attributes:
         label: name in tables and pictures.
@@ -30,7 +30,7 @@ class Published(NamedTuple):
     post_adaptation: float | None
 
 
-#: the table's rows in order; a cell of params.yaml is named `<kind>_<number of modes>`
+#: the rows of the tables in order; a table has those that its domain runs
 METHODS = {
     "maml": Method("MAML", post_modulation=False),
     "multi_maml": Method("Multi-MAML", post_modulation=False),
@@ -40,6 +40,7 @@ METHODS = {
     "sigmoid": Method("MMAML (sigmoid)"),
     "film_layer1": Method("MMAML (FiLM, layer 1 only)"),
     "bayes": Method("Bayes-optimal", post_modulation=False),
+    "protonet": Method("Prototypical network", post_modulation=False),
 }
 
 #: mean squared errors by kind and number of modes
