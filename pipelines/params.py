@@ -156,6 +156,14 @@ def cell_arguments(description: str, domain: str | None = None) -> argparse.Name
     return parser.parse_args(namespace=argparse.Namespace(domain=domain))
 
 
+def report_arguments(description: str) -> argparse.Namespace:
+    """Parses the command line that the reports share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--scale", required=True, choices=SCALES)
+    parser.add_argument("--partial", action="store_true", help="report the cells that there are")
+    return parser.parse_args()
+
+
 def check_cell(params: dict, arguments: argparse.Namespace) -> None:
     """Checks the settings of the cell that the command line names, before any work."""
     of_cell, of_scale = CELL_SETTINGS[arguments.domain]
