@@ -58,7 +58,7 @@ def test_a_mode_that_must_be_there_is_an_error_that_says_what_to_do(params):
     with pytest.raises(parameters.ParameterError, match=r"mode 'mini_imagenet' .* put mini_image"):
         resolve(params, statuses("omniglot"))
     params["classification"]["missing"] = "ignore"
-    with pytest.raises(parameters.ParameterError, match="classification.missing is 'ignore'"):
+    with pytest.raises(parameters.ParameterError, match=r"classification\.missing is 'ignore'"):
         resolve(params, statuses())
 
 
