@@ -79,6 +79,15 @@ CLASSIFICATION = {
     ("film", "5"): {"5w1s": 49.06, "5w5s": 60.83, "20w1s": 33.97},
 }
 
+#: images of the published modes, over all classes
+IMAGES = {
+    "omniglot": 32460,
+    "mini_imagenet": 60000,
+    "fc100": 60000,
+    "cub": 11788,
+    "aircraft": 10000,
+}
+
 CLASSIFICATION_PROTOCOL = (
     "Published protocol: images of 84 pixels, filters 32, 64, 128, 256, 15 queries a class; MAML "
     "and MMAML 60000 iterations of 10 tasks (5-way) or 80000 of 5 (20-way), Multi-MAML's members "

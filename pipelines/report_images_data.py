@@ -135,6 +135,7 @@ class Results(NamedTuple):
         mode_sets: by name.
         protocols: (ways, support) by name.
         cells: by (kind, mode set, protocol) in the order of the table.
+        images: number of images by mode, of those whose preparation is there.
         schedule: the scale's settings.
         defaults: the methods' settings, where one has none of its own.
         member_batches: tasks of a training batch of Multi-MAML's members by protocol.
@@ -145,6 +146,7 @@ class Results(NamedTuple):
     mode_sets: dict[str, ModeSet]
     protocols: dict[str, tuple[int, int]]
     cells: dict[tuple[str, str, str], Cell]
+    images: dict[str, int]
     schedule: dict
     defaults: dict
     member_batches: dict[str, set[int]]

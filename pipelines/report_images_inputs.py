@@ -69,8 +69,10 @@ def table_cells(params: dict, files: Files) -> list[Cell]:
             if not modes or not (joined or kind in trained["methods"]):
                 continue
             for protocol in trained["protocols"]:
-                members = {mode: f"single-{member_of[mode]}-{protocol}" for mode in modes}
-                cells.append(Cell(kind, mode_set, protocol, members if joined else {}))
+                members = {}
+                if joined:
+                    members = {mode: f"single-{member_of[mode]}-{protocol}" for mode in modes}
+                cells.append(Cell(kind, mode_set, protocol, members))
     return cells
 
 
@@ -102,10 +104,17 @@ def load(params: dict, files: Files, cells: Sequence[Cell]) -> Results:
             for name in trained["protocols"]
         },
         cells=filled,
+        images=_images(files, found),
         schedule=parameters.classification_scale(params, files.scale),
         defaults=parameters.get(params, "classification.defaults"),
         member_batches=_member_batches(params, trained),
     )
+
+
+def _images(files, mode_sets):
+    modes = dict.fromkeys(mode for found in mode_sets.values() for mode in found["modes"])
+    statuses = {mode: files.models / "images" / mode / "status.json" for mode in modes}
+    return {mode: _json(path)["images"] for mode, path in statuses.items() if path.is_file()}
 
 
 def _member_batches(params, trained):

@@ -45,6 +45,7 @@ def table_notes(results: Results) -> list[str]:
         *_ways_note(results),
         *_skipped_note(results),
         *_modes_notes(results),
+        *_images_note(results),
         *_not_run_note(results),
     ]
 
@@ -91,10 +92,19 @@ def _modes_notes(results):
         yield text
 
 
+def _images_note(results):
+    texts = []
+    for mode, count in results.images.items():
+        theirs = published.IMAGES.get(mode, count)
+        texts.append(f"{mode} {count}" + (f" (published: {theirs})" if theirs != count else ""))
+    if texts:
+        yield f"Images of all classes: {', '.join(texts)}."
+
+
 def _not_run_note(results):
-    names = [cell.name for cell in results.cells.values() if not cell.runs]
-    if names:
-        yield f"“{NOT_RUN}”: {', '.join(names)}."
+    count = sum(not cell.runs for cell in results.cells.values())
+    if count:
+        yield f"{count} of {len(results.cells)} cells are “{NOT_RUN}”; summary.json names them."
 
 
 def protocol_notes(results: Results) -> list[str]:
@@ -135,8 +145,10 @@ def _training(results):
             )
             for of_members in (False, True)
         }
-        text = f"{protocol} {iterations[False] or 'no'} iterations of "
-        text += f"{results.schedule['batch'][protocol]} tasks"
+        text = f"{protocol} {NOT_RUN}"
+        if iterations[False]:
+            batch = results.schedule["batch"][protocol]
+            text = f"{protocol} {iterations[False]} iterations of {batch} tasks"
         if iterations[True]:
             batches = _list(results.member_batches[protocol])
             text += f" ({iterations[True]} of {batches} for each member of Multi-MAML)"
@@ -157,13 +169,10 @@ def _member_steps(results):
 
 
 def _chosen(results):
-    texts = [
-        f"{cell.name}-{run.seed} {'/'.join(map(str, run.chosen))}"
-        for cell in results.cells.values()
-        for run in cell.runs
-        if run.chosen
-    ]
-    return f" Chosen iterations: {'; '.join(texts)}." if texts else ""
+    chosen = [step for c in results.cells.values() for run in c.runs for step in run.chosen]
+    if not chosen:
+        return ""
+    return f" It is from iteration {min(chosen)} to {max(chosen)}; summary.json has each."
 
 
 def _digests(results):
