@@ -118,7 +118,11 @@ def _accuracy_panels(rows, chance, path, draw, xlabel, level=(), more=None, own_
                 draw(ax, curves)
                 if curves:
                     ax.axhline(100 * chance[name, title], color=_CHANCE, ls="--", lw=1.2)
+                elif own_x:
+                    ax.set_xticks([])
                 note_if_empty(ax, curves)
+            if not any(panels.values()):
+                line[0].set_yticks([])
             line[0].set_ylabel(f"{name}\naccuracy in %")
         for ax in axes[-1]:
             ax.set_xlabel(xlabel)
@@ -184,7 +188,7 @@ def episodes(examples: Mapping[str, Episode], path: Path) -> None:
                 _image(ax, image, f"query, class {label + 1}")
             row[0].text(-0.12, 0.5, mode, transform=row[0].transAxes, rotation=90, va="center",
                         ha="right")  # fmt: skip
-        save(fig, path, colours=256)
+        save(fig, path)
 
 
 def _image(ax, image, title):

@@ -142,7 +142,7 @@ def note_if_empty(ax, content):
         ax.text(0.5, 0.6, "not run", color="#666666", **where)
 
 
-def save(fig, path: Path, colours: int = 128) -> None:
+def save(fig, path: Path) -> None:
     """Writes a figure with a palette of its own, at about a third of the size, and closes it.
 
     The file depends on nothing but the pixels: equal pictures are equal files.
@@ -152,4 +152,6 @@ def save(fig, path: Path, colours: int = 128) -> None:
     fig.savefig(drawn, format="png")
     plt.close(fig)
     image = Image.open(drawn).convert("RGB")
-    image.quantize(colours, dither=Image.Dither.NONE).save(path, "PNG", optimize=True)
+    # Of Pillow's ways, the one that keeps the colours of thin lines and small marks.
+    image = image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    image.save(path, "PNG", optimize=True)

@@ -172,7 +172,7 @@ def _chosen(results):
     chosen = [step for c in results.cells.values() for run in c.runs for step in run.chosen]
     if not chosen:
         return ""
-    return f" It is from iteration {min(chosen)} to {max(chosen)}; summary.json has each."
+    return f" Those chosen are of iterations {min(chosen)} to {max(chosen)}; summary.json has each."
 
 
 def _digests(results):

@@ -73,20 +73,14 @@ def differences_table(results: Results) -> Table:
 
 def per_mode_table(results: Results, protocol: str) -> Table:
     """Returns the table of accuracies by mode, with the ways of those that have fewer."""
-    rows, header, groups = [], ["method"], []
+    asked, rows = results.protocols[protocol][0], []
     for name, mode_set in results.mode_sets.items():
-        asked, ways = results.protocols[protocol][0], results.ways(name, protocol)
-        fewer = {mode: n for mode, n in ways.items() if n < asked}
-        header += [f"{m} ({fewer[m]}-way)" if m in fewer else m for m in mode_set.modes]
-        groups += [(title(name), len(mode_set.modes))] if mode_set.modes else []
-    for kind in results.kinds:
-        texts = [
-            _accuracy(results, kind, name, protocol, mode=mode)
-            for name, mode_set in results.mode_sets.items()
-            for mode in mode_set.modes
-        ]
-        rows.append([METHODS[kind].label, *texts])
-    return Table(header, rows, groups)
+        ways = results.ways(name, protocol)
+        for mode in mode_set.modes:
+            fewer = f" ({ways[mode]}-way)" if ways.get(mode, asked) < asked else ""
+            texts = (_accuracy(results, k, name, protocol, mode=mode) for k in results.kinds)
+            rows.append([f"{title(name)}, {mode}{fewer}", *texts])
+    return Table(["modes, mode", *(METHODS[kind].label for kind in results.kinds)], rows)
 
 
 def _by_protocol(results, names, texts):

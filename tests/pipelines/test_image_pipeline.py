@@ -84,6 +84,16 @@ def test_what_has_images_is_trained_and_evaluated(reproduced):
     assert "validation_score" in rows[0] and len(rows) == 3
 
 
+def test_the_page_shows_what_was_evaluated(reproduced):
+    assert {"report_images@smoke", "page@smoke"} <= set(reproduced.first)
+    page = results(reproduced, "../report.html").read_text()
+    assert "Few-shot image classification" in page
+    metrics = json.loads(results(reproduced, "metrics/film-2-5w1s-0.json").read_text())
+    accuracy = metrics["overall"]["steps_1"]["accuracy"]
+    assert f"{100 * accuracy['mean']:.1f} ± {100 * accuracy['ci95']:.1f}" in page
+    assert "fc100 is left out" in page
+
+
 def test_a_member_without_images_is_left_out(reproduced):
     metrics = json.loads(results(reproduced, "metrics/single-fc100-5w1s-0.json").read_text())
     assert metrics == {"cell": "single-fc100-5w1s", "left_out": True}
