@@ -5,15 +5,16 @@ in an environment of their own, which `make benchmark` creates.
 """
 
 import argparse
-import json
 import platform
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+
+from benchmarks import images
+from benchmarks.processes import run
 
 HERE = Path(__file__).parent
 STEP = HERE / "mmaml_step.py"
@@ -49,19 +50,10 @@ def main() -> None:
     lines += growth(a)
     lines += memory(a)
     lines += latency(a)
+    lines += ["", *images.meta_iteration(a)]
     a.output.parent.mkdir(parents=True, exist_ok=True)
     a.output.write_text("\n".join(lines) + "\n")
     print(a.output.read_text())
-
-
-def run(python, arguments, threads) -> dict:
-    """Runs one measurement in a process and returns the JSON it prints last."""
-    command = [str(python), *map(str, arguments), "--threads", str(threads)]
-    print("#", " ".join(command), file=sys.stderr, flush=True)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def meta_iteration(a) -> list[str]:

@@ -129,19 +129,41 @@ def evaluate(
     Raises:
         ValueError: for shapes that do not fit the learner, or negative steps.
     """
-    steps = check_steps(learner.inner_loop.steps if steps is None else steps)
-    if isinstance(curve, int):
-        curve = range(check_steps(curve) + 1)
-    curve = sorted({0, steps, *map(check_steps, curve or ())})
     held_out = tasks if hasattr(tasks, "batches") else tasks.held_out(tasks_per_mode, seed)
-    predict = _predictor(learner, curve)
-    parts = []
-    for episodes, targets in held_out.batches(batch):
-        learner.build_for(episodes)
-        path = predict(*_inputs(episodes))
-        parts.append(_measure(learner, targets, path))
-    measures = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
-    return Report(measures, held_out.mode, held_out.modes, steps, tuple(curve))
+    return Evaluator(learner, steps, curve)(held_out, batch)
+
+
+class Evaluator:
+    """Evaluates one learner again and again without tracing its graph anew.
+
+    The graph reads the learner's weights as they are when it runs; everything else, such as the
+    inner loop's settings, is that of the first evaluation.
+
+    Args:
+        learner: see `evaluate`.
+        steps: see `evaluate`.
+        curve: see `evaluate`.
+    """
+
+    def __init__(self, learner, steps: int | None = None, curve=None):
+        self.learner = learner
+        self.steps = check_steps(learner.inner_loop.steps if steps is None else steps)
+        if isinstance(curve, int):
+            curve = range(check_steps(curve) + 1)
+        self.curve = sorted({0, self.steps, *map(check_steps, curve or ())})
+        self._predict = _predictor(learner, self.curve)
+
+    def __call__(self, held_out, batch: int | None = None) -> Report:
+        """Returns the `Report` of held-out tasks; see `evaluate`."""
+        parts = []
+        for episodes, targets in held_out.batches(batch):
+            self.learner.build_for(episodes)
+            path = self._predict(*_inputs(episodes))
+            parts.append(_measure(self.learner, targets, path))
+        measures = {
+            name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]
+        }
+        return Report(measures, held_out.mode, held_out.modes, self.steps, tuple(self.curve))
 
 
 def _measure(learner, targets, path):

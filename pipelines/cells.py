@@ -1,5 +1,6 @@
 """What the cells of all tables share: names, paths, tracked runs and weights."""
 
+import csv
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,11 @@ class Cell:
         """Tasks of a training batch."""
         raise NotImplementedError
 
+    @property
+    def left_out(self) -> bool:
+        """Whether there are no data for it, so that its stages leave empty outputs."""
+        return not self.modes
+
     def tasks(self):
         """Returns the distribution of the cell's training tasks."""
         raise NotImplementedError
@@ -117,12 +123,15 @@ class Cell:
             learner.set_weights([arrays[name] for name in sorted(arrays.files)])
         return learner
 
-    def save_weights(self, learner) -> None:
-        """Writes a learner's weights as raw arrays, which hash equal when they are equal."""
+    def save(self, weights: list, history: list[dict]) -> None:
+        """Writes what training leaves: weights as raw arrays, which hash equal when they are."""
         self.weights.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(
-            self.weights, **{f"{i:03d}": array for i, array in enumerate(learner.get_weights())}
-        )
+        np.savez(self.weights, **{f"{i:03d}": array for i, array in enumerate(weights)})
+        self.history.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.history, "w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(history[-1]) if history else ["step"])
+            writer.writeheader()
+            writer.writerows(history)
 
     def tracker(self, stage: str) -> Tracker:
         """Returns the tracked run of this cell; its stages write to one run.

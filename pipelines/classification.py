@@ -1,5 +1,6 @@
 """The cells of the classification table: from parameters to image tasks and learners."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import keras
 
 import mmaml_tf as mm
 from mmaml_tf.datasets import PreparedImages
+from mmaml_tf.evaluation import Evaluator
 from mmaml_tf.layers import derive_seed
 from mmaml_tf.training import Validation
 from pipelines import params as parameters
@@ -108,8 +110,10 @@ class ImageCell(Cell):
             self.schedule["validation_tasks"], _VALIDATION_SEED
         )
 
+        evaluator = functools.cache(Evaluator)  # training measures the one learner many times
+
         def measure(learner):
-            report = mm.evaluate(learner, held_out)
+            report = evaluator(learner)(held_out)
             accuracy = {f"accuracy_{mode}": report.estimate(mode).mean for mode in report.modes}
             loss = report.estimate(measure="loss").mean
             return {"score": report.estimate().mean, "loss": loss, **accuracy}

@@ -21,6 +21,13 @@ def main() -> None:
 
     cells.configure_tensorflow(params["threads"])
     cell = cells.of(params, arguments)
+    cell.evaluation.parent.mkdir(parents=True, exist_ok=True)
+    cell.metrics.parent.mkdir(parents=True, exist_ok=True)
+    if cell.left_out:
+        print(f"{cell.run_name} is left out: none of its modes has data.")
+        np.savez(cell.evaluation)
+        cell.metrics.write_text(json.dumps({"cell": cell.name, "left_out": True}) + "\n")
+        return
     settings = parameters.get(params, "classification.evaluation")
     learner = cell.trained_learner()
     held_out = cell.tasks("test").held_out(cell.schedule["tasks_per_mode"], settings["seed"])
@@ -33,7 +40,6 @@ def main() -> None:
         embedded = cell.tasks("test").held_out(count, settings["seed"])
         arrays["embeddings"] = evaluation.task_embeddings(learner, embedded)
         arrays["embeddings_mode"] = embedded.mode
-    cell.evaluation.parent.mkdir(parents=True, exist_ok=True)
     np.savez(
         cell.evaluation,
         mode=report.mode,
@@ -53,7 +59,6 @@ def main() -> None:
         "overall": _estimates(report, None),
         "modes": {mode: _estimates(report, mode) for mode in report.modes},
     }
-    cell.metrics.parent.mkdir(parents=True, exist_ok=True)
     cell.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
     with cell.tracker("evaluate") as tracker:
         tracker.log_summary(metrics)

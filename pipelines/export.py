@@ -15,9 +15,12 @@ def main() -> None:
 
     cells.configure_tensorflow(params["threads"])
     cell = cells.of(params, arguments)
-    learner = cell.trained_learner()
     shutil.rmtree(cell.exported, ignore_errors=True)
     cell.exported.mkdir(parents=True)
+    if cell.left_out:
+        (cell.exported / "left_out.txt").write_text("None of its modes has data.\n")
+        return
+    learner = cell.trained_learner()
     learner.save(cell.exported / "model.keras")
     learner.export(cell.exported / "saved_model")
     print(f"{cell.exported}: model.keras and saved_model")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-SCALES = ("smoke", "laptop", "paper")
+SCALES = ("smoke", "laptop", "middle", "start", "paper")
 
 
 class ParameterError(SystemExit):
@@ -154,6 +154,14 @@ def cell_arguments(description: str, domain: str | None = None) -> argparse.Name
     parser.add_argument("--cell", required=True, help="name of a trained model")
     parser.add_argument("--seed", required=True, type=int)
     return parser.parse_args(namespace=argparse.Namespace(domain=domain))
+
+
+def report_arguments(description: str) -> argparse.Namespace:
+    """Parses the command line that the reports share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--scale", required=True, choices=SCALES)
+    parser.add_argument("--partial", action="store_true", help="report the cells that there are")
+    return parser.parse_args()
 
 
 def check_cell(params: dict, arguments: argparse.Namespace) -> None:

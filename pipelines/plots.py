@@ -6,71 +6,28 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from pipelines.published import METHODS
-
-# One colour and marker per method in all pictures; the palette of Okabe and Ito, which people
-# with colour-blindness tell apart.
-STYLE = {
-    "maml": ("#E69F00", "o"),
-    "multi_maml": ("#009E73", "s"),
-    "lstm": ("#CC79A7", "D"),
-    "softmax": ("#56B4E9", "^"),
-    "film": ("#0072B2", "v"),
-    "sigmoid": ("#D55E00", "P"),
-    "film_layer1": ("#7A7A7A", "X"),
-    "bayes": ("#000000", "*"),
-}
-
-# Modes have colours of their own (Paul Tol's bright palette), so as not to look like methods.
-MODE_STYLE = (
-    ("#4477AA", "o"),
-    ("#EE6677", "s"),
-    ("#228833", "^"),
-    ("#CCBB44", "D"),
-    ("#AA3377", "P"),
+from pipelines.plot_style import (
+    BEHIND_TEXT,
+    MODE_STYLE,
+    SETTINGS,
+    STYLE,
+    WIDTH,
+    Band,
+    kinds_in,
+    marker_of,
+    method_legend,
+    note_if_empty,
+    panels_in_a_row,
+    save,
 )
-
-_SETTINGS = {
-    "font.size": 12,
-    "axes.titlesize": 13,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 11.5,
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.w_pad": 0.08,
-    "figure.constrained_layout.h_pad": 0.08,
-    "figure.dpi": 80,
-}
-_WIDTH = 14.0
-_BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
+from pipelines.published import METHODS
 
 # Values from which a fall is drawn as no smaller: a logarithmic axis has no zero.
 _SMALLEST = 1e-3
-
-
-class Band(NamedTuple):
-    """A curve with its uncertainty.
-
-    Attributes:
-        x: `[P]` positions.
-        mean: `[P]` values.
-        spread: `[P]` half-widths of the band.
-    """
-
-    x: np.ndarray
-    mean: np.ndarray
-    spread: np.ndarray
 
 
 class Functions(NamedTuple):
@@ -102,8 +59,8 @@ def training_curves(panels: Mapping[str, Mapping[str, tuple]], path: Path) -> No
         panels: by panel title and kind, pairs of iterations `[P]` and losses `[P]`.
         path: the file to write.
     """
-    with plt.rc_context(_SETTINGS):
-        fig, axes = _panels(panels, height=4.9, sharey=True, sharex=True)
+    with plt.rc_context(SETTINGS):
+        fig, axes = panels_in_a_row(panels, height=4.9, sharey=True, sharex=True)
         for ax, curves in zip(axes, panels.values(), strict=True):
             for kind, (steps, losses) in curves.items():
                 colour, marker = STYLE[kind]
@@ -113,12 +70,12 @@ def training_curves(panels: Mapping[str, Mapping[str, tuple]], path: Path) -> No
             _log_axis(ax.yaxis)
             ax.xaxis.set_major_locator(MaxNLocator(5))
             ax.set_xlabel("outer iteration")
-            _note_if_empty(ax, curves)
+            note_if_empty(ax, curves)
         axes[0].set_ylabel("training loss (MSE on noisy query points)")
         losses = [losses for curves in panels.values() for _, losses in curves.values()]
         _limit_diverging(axes[0], losses)
-        _method_legend(fig, panels)
-        _save(fig, path)
+        method_legend(fig, panels.values())
+        save(fig, path)
 
 
 def adaptation_steps(
@@ -132,8 +89,8 @@ def adaptation_steps(
         trained: the number of inner steps used in training, which is marked.
         path: the file to write.
     """
-    with plt.rc_context(_SETTINGS):
-        fig, axes = _panels(panels, height=5.0, sharey=True)
+    with plt.rc_context(SETTINGS):
+        fig, axes = panels_in_a_row(panels, height=5.0, sharey=True)
         last = max([trained, *(band.x[-1] for p in panels.values() for band in p.values())])
         for ax, (title, curves) in zip(axes, panels.items(), strict=True):
             for kind, band in curves.items():
@@ -149,18 +106,19 @@ def adaptation_steps(
                 va="top",
                 fontsize=10.5,
                 color="#555555",
-                bbox=_BEHIND_TEXT,
+                bbox=BEHIND_TEXT,
             )
             _log_axis(ax.yaxis)
             ax.set_xlim(-0.3, last + 0.3)
             ax.set_xticks(range(0, last + 1, max(1, last // 5)))
             ax.set_xlabel("inner steps")
-            _note_if_empty(ax, curves)
+            note_if_empty(ax, curves)
         axes[0].set_ylabel("MSE against noisy targets")
         means = [band.mean for curves in panels.values() for band in curves.values()]
         _limit_diverging(axes[0], means, bayes.values())
-        _method_legend(fig, panels, bayes=Line2D([], [], color="black", ls="--", lw=1.5))
-        _save(fig, path)
+        bayes = {METHODS["bayes"].label: Line2D([], [], color="black", ls="--", lw=1.5)}
+        method_legend(fig, panels.values(), level=["lstm"], more=bayes)
+        save(fig, path)
 
 
 def per_mode(
@@ -173,10 +131,10 @@ def per_mode(
         modes: names of the modes by panel title.
         path: the file to write.
     """
-    with plt.rc_context(_SETTINGS):
+    with plt.rc_context(SETTINGS):
         widths = [len(modes[title]) + 0.6 for title in panels]
-        fig, axes = _panels(panels, height=5.0, sharey=True, width_ratios=widths)
-        kinds = _kinds(panels)
+        fig, axes = panels_in_a_row(panels, height=5.0, sharey=True, width_ratios=widths)
+        kinds = kinds_in(panels.values())
         for ax, (title, values) in zip(axes, panels.items(), strict=True):
             for kind, band in values.items():
                 offset = (kinds.index(kind) - (len(kinds) - 1) / 2) * 0.7 / max(1, len(kinds) - 1)
@@ -198,10 +156,10 @@ def per_mode(
             ax.grid(axis="x", visible=False)
             ax.set_xticks(range(len(modes[title])), modes[title])
             ax.set_xlim(-0.5, len(modes[title]) - 0.5)
-            _note_if_empty(ax, set(values) - {"bayes"})
+            note_if_empty(ax, set(values) - {"bayes"})
         axes[0].set_ylabel("final MSE against noisy targets")
-        _method_legend(fig, panels, markers_only=True)
-        _save(fig, path)
+        method_legend(fig, panels.values(), markers_only=True)
+        save(fig, path)
 
 
 def functions(
@@ -222,13 +180,13 @@ def functions(
     ramp = matplotlib.colormaps["Blues"](np.linspace(1.0, 0.32, steps + 1))[::-1]
     rows = [np.flatnonzero(examples.mode == index) for index in range(len(modes))]
     columns = max(len(row) for row in rows)
-    with plt.rc_context(_SETTINGS):
+    with plt.rc_context(SETTINGS):
         fig, axes = plt.subplots(
             len(rows),
             columns,
             squeeze=False,
             sharex=True,
-            figsize=(_WIDTH, 3.0 * len(rows) + 0.9),
+            figsize=(WIDTH, 3.0 * len(rows) + 0.9),
         )
         for row, tasks, name in zip(axes, rows, modes, strict=True):
             for ax, task in zip(row, tasks, strict=False):
@@ -247,7 +205,7 @@ def functions(
             handles.append(Line2D([], [], color=STYLE["maml"][0], ls="--", lw=2))
             names.append("MAML, adapted")
         fig.legend(handles, names, loc="outside lower center", ncols=5)
-        _save(fig, path)
+        save(fig, path)
 
 
 def embeddings(panels: Mapping[str, tuple], modes: Sequence[str], path: Path) -> None:
@@ -259,14 +217,14 @@ def embeddings(panels: Mapping[str, tuple], modes: Sequence[str], path: Path) ->
         modes: names of all modes.
         path: the file to write.
     """
-    with plt.rc_context(_SETTINGS):
-        fig, axes = _panels(panels, height=5.4)
+    with plt.rc_context(SETTINGS):
+        fig, axes = panels_in_a_row(panels, height=5.4)
         shown = set()
         for ax, (points, mode) in zip(axes, panels.values(), strict=True):
             ax.set_xticks([])
             ax.set_yticks([])
             ax.spines[:].set_visible(True)
-            _note_if_empty(ax, points is not None)
+            note_if_empty(ax, points is not None)
             if points is None:
                 continue
             for index in np.unique(mode):
@@ -275,11 +233,11 @@ def embeddings(panels: Mapping[str, tuple], modes: Sequence[str], path: Path) ->
                 x, y = points[mode == index].T
                 ax.scatter(x, y, s=13, color=colour, marker=marker, alpha=0.65, linewidths=0)
             ax.set_aspect("equal", "datalim")
-        handles = [_marker(*MODE_STYLE[i % len(MODE_STYLE)]) for i in sorted(shown)]
+        handles = [marker_of(*MODE_STYLE[i % len(MODE_STYLE)]) for i in sorted(shown)]
         fig.legend(
             handles, [modes[i] for i in sorted(shown)], loc="outside lower center", ncols=len(modes)
         )
-        _save(fig, path)
+        save(fig, path)
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
@@ -288,21 +246,6 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
     return np.array(
         [np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
     )
-
-
-def _panels(panels, height, sharex=False, sharey=False, **grid):
-    fig, axes = plt.subplots(
-        1,
-        len(panels),
-        figsize=(_WIDTH, height),
-        squeeze=False,
-        sharex=sharex,
-        sharey=sharey,
-        gridspec_kw=grid,
-    )
-    for ax, title in zip(axes[0], panels, strict=True):
-        ax.set_title(title)
-    return fig, axes[0]
 
 
 def _band(ax, band, last, colour, marker):
@@ -368,37 +311,3 @@ def _log_axis(axis):
     axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=30))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
-
-
-def _kinds(panels):
-    return [kind for kind in METHODS if any(kind in panel for panel in panels.values())]
-
-
-def _marker(colour, marker):
-    return Line2D([], [], color=colour, marker=marker, ls="", ms=8)
-
-
-def _method_legend(fig, panels, markers_only=False, **more):
-    kinds = _kinds(panels)
-    handles = []
-    for kind in kinds:
-        colour, marker = STYLE[kind]
-        line = "" if markers_only else ":" if kind == "lstm" and more else "-"
-        handles.append(Line2D([], [], color=colour, marker=marker, ls=line, ms=7, lw=1.8))
-    handles += more.values()
-    labels = [METHODS[kind].label for kind in (*kinds, *more)]
-    if handles:
-        fig.legend(handles, labels, loc="outside lower center", ncols=4)
-
-
-def _note_if_empty(ax, content):
-    if not content:
-        where = {"transform": ax.transAxes, "ha": "center", "bbox": _BEHIND_TEXT}
-        ax.text(0.5, 0.6, "not run", color="#666666", **where)
-
-
-def _save(fig, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Without the library's version in the file, equal pictures are equal files.
-    fig.savefig(path, metadata={"Software": None})
-    plt.close(fig)

@@ -151,12 +151,7 @@ class Results(NamedTuple):
 
     def differences(self, kind: str, reference: str, size: int, mode: str | None = None) -> dict:
         """Returns by seed paired estimates of the final losses' differences, kind − reference."""
-        return {
-            other.seed: run.report.difference(other.report, mode)
-            for run in self.runs(kind, size)
-            for other in self.runs(reference, size)
-            if run.seed in (None, other.seed)
-        }
+        return paired_differences(self.runs(kind, size), self.runs(reference, size), mode)
 
 
 class Files:
@@ -218,8 +213,15 @@ def table_cells(params: dict) -> list[Cell]:
     return cells
 
 
-def check_inputs(params: dict, files: Files, cells: Sequence[Cell], partial: bool) -> None:
-    """Ends the program when an input is missing that the report cannot do without."""
+def check_inputs(params: dict, files, cells: Sequence, partial: bool) -> None:
+    """Ends the program when an input is missing that the report cannot do without.
+
+    Args:
+        params: params.yaml.
+        files: a report's `Files`.
+        cells: the cells of its table.
+        partial: whether it can do without those of the cells.
+    """
     missing = files.missing(params, [] if partial else cells)
     if not missing:
         return
@@ -308,6 +310,16 @@ def _run(files, cell, seed):
         silhouette = float(silhouette_score(arrays["embeddings"], report.mode))
         run = run._replace(silhouette=silhouette)
     return run
+
+
+def paired_differences(runs: Sequence, references: Sequence, mode: str | None = None) -> dict:
+    """Returns by seed the paired estimates of runs − references; a run without seed has all."""
+    return {
+        other.seed: run.report.difference(other.report, mode)
+        for run in runs
+        for other in references
+        if run.seed in (None, other.seed)
+    }
 
 
 def mean_curve(curves: Sequence[np.ndarray]) -> np.ndarray:

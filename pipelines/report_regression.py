@@ -1,15 +1,14 @@
 """Stage `report_regression`: tables, paired differences, pictures and the page's section."""
 
-import argparse
 import shutil
 from pathlib import Path
 
 import numpy as np
-from sklearn.manifold import TSNE
-from threadpoolctl import threadpool_limits
 
 from pipelines import params as parameters
 from pipelines import plots, report_data, report_tables
+from pipelines.embedding_maps import RANDOM_STATE, tsne
+from pipelines.plot_style import Band
 from pipelines.published import METHODS
 from pipelines.report_data import Results
 from pipelines.report_page import Section, bullets, figure, paragraph, write_domain
@@ -17,7 +16,6 @@ from pipelines.report_tables import title
 
 _TSNE_TASKS = 400
 _TSNE_PERPLEXITY = 30
-_RANDOM_STATE = 0
 
 # By name of the picture; `_captions` fills the blanks.
 _CAPTIONS = {
@@ -44,7 +42,7 @@ _CAPTIONS = {
     "not fit may leave them.",
     "embeddings": "t-SNE maps of the task embeddings of MMAML (FiLM), coloured by mode: the first "
     f"{_TSNE_TASKS} held-out tasks of each mode at most, perplexity {_TSNE_PERPLEXITY}, "
-    f"random_state {_RANDOM_STATE}, one seed (the first that ran). The silhouette is that of the "
+    f"random_state {RANDOM_STATE}, one seed (the first that ran). The silhouette is that of the "
     "modes among the raw embeddings of all held-out tasks (Euclidean distances; 1 is separate, 0 "
     "is mixed), not of the map.",
 }
@@ -113,7 +111,7 @@ def _mode_bands(results, size):
 
 def _band(summaries):
     means, spreads = np.array([(s.mean, s.spread) for s in summaries]).T
-    return plots.Band(np.arange(len(summaries)), means, spreads)
+    return Band(np.arange(len(summaries)), means, spreads)
 
 
 def _function_examples(results, size):
@@ -150,15 +148,8 @@ def _embedding_maps(results):
         chosen = [np.flatnonzero(mode == index)[:_TSNE_TASKS] for index in range(size)]
         chosen = np.concatenate(chosen)
         name = f"{title(size)} (silhouette {run.silhouette:.2f})"
-        panels[name] = _tsne(run.arrays["embeddings"][chosen]), mode[chosen]
+        panels[name] = tsne(run.arrays["embeddings"][chosen], _TSNE_PERPLEXITY), mode[chosen]
     return panels
-
-
-def _tsne(values):
-    perplexity = min(_TSNE_PERPLEXITY, (len(values) - 1) / 3)
-    # Sums over several threads end in different bits from run to run.
-    with threadpool_limits(1):
-        return TSNE(perplexity=perplexity, random_state=_RANDOM_STATE).fit_transform(values)
 
 
 def protocol_notes(results: Results) -> list[str]:
@@ -250,10 +241,7 @@ def page_sections(results: Results) -> list[Section]:
 
 def main() -> None:
     """Writes the regression report of the scale that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scale", required=True, choices=parameters.SCALES)
-    parser.add_argument("--partial", action="store_true", help="report the cells that there are")
-    arguments = parser.parse_args()
+    arguments = parameters.report_arguments(__doc__)
     params = parameters.load()
     files, cells = report_data.Files(arguments.scale), report_data.table_cells(params)
     report_data.check_inputs(params, files, cells, arguments.partial)

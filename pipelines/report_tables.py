@@ -15,6 +15,7 @@ from pipelines.report_page import Table
 REFERENCES = ("maml", "film")
 # By column, the inner steps before its losses; None for as many as the method takes.
 COLUMNS = {"post_modulation": 0, "post_adaptation": None}
+DIFFERENCE = ("seed", "mean", "ci95", "n", "sd_over_seeds")  # the columns of `difference_rows`
 DASH, NOT_RUN = "–", "not run"
 
 NOISE_FREE = (
@@ -131,7 +132,7 @@ def _loss(results, kind, size, **which):
     if not cell.runs:
         return NOT_RUN
     value = cell.summary(**which)
-    return str(value) if kind == "bayes" else f"{value}{_seeds_note(results, value)}"
+    return str(value) if kind == "bayes" else f"{value}{seeds_note(value, results.seeds)}"
 
 
 def _difference(results, kind, reference, size):
@@ -141,11 +142,12 @@ def _difference(results, kind, reference, size):
     if not estimates:
         return NOT_RUN
     value = Summary.of([*estimates.values()])
-    return f"{value.mean:+.3f} ± {value.spread:.3f}{_seeds_note(results, value)}"
+    return f"{value.mean:+.3f} ± {value.spread:.3f}{seeds_note(value, results.seeds)}"
 
 
-def _seeds_note(results, value):
-    if value.seeds == len(results.seeds):
+def seeds_note(value: Summary, seeds: list[int]) -> str:
+    """Returns what is added to a value that not all seeds have."""
+    if value.seeds == len(seeds):
         return ""
     return f" ({value.seeds} seed{'s' if value.seeds > 1 else ''})"
 
@@ -175,7 +177,10 @@ def table_notes(results: Results) -> list[str]:
         if cell.skipped:
             updates = len(cell.trained) * sum(run.iterations for run in cell.runs)
             skipped.append(f"{METHODS[kind].label}, {title(size)}: {cell.skipped} of {updates}")
-    notes = [_spread_note(results.seeds), f"¹ {published.FIRST_LAYER_NOTE}"]
+    notes = [
+        spread_note(results.seeds, ", and the Bayes-optimal row,"),
+        f"¹ {published.FIRST_LAYER_NOTE}",
+    ]
     if skipped:
         notes.append(
             "² Outer updates were skipped because their meta-gradient was not finite: "
@@ -194,14 +199,20 @@ def table_notes(results: Results) -> list[str]:
     return notes
 
 
-def _spread_note(seeds):
+def spread_note(seeds: list[int], also: str = "") -> str:
+    """Returns what stands behind ±.
+
+    Args:
+        seeds: the seeds.
+        also: what has an interval over tasks even where there are several seeds.
+    """
     interval = "95 % confidence interval (1.96 standard errors) over held-out tasks"
     if len(seeds) == 1:
         return f"Values are mean ± half-width of the {interval}, for 1 seed ({seeds[0]})."
     return (
         f"Values are mean ± standard deviation over {len(seeds)} seeds "
         f"({', '.join(map(str, seeds))}), except where a row states another number of seeds; a "
-        f"single seed, and the Bayes-optimal row, have mean ± half-width of the {interval}."
+        f"single seed{also} has mean ± half-width of the {interval}."
     )
 
 
@@ -221,12 +232,13 @@ def deviation_notes(results: Results) -> list[str]:
     ]
 
 
+def listed(notes: list[str]) -> str:
+    """Returns notes as a list in Markdown."""
+    return "\n".join(f"- {note}" for note in notes) + "\n"
+
+
 def markdown(results: Results) -> str:
     """Returns the tables and their notes in Markdown."""
-
-    def listed(notes):
-        return "\n".join(f"- {note}" for note in notes) + "\n"
-
     return "\n".join(
         [
             f"# Few-shot regression at {results.scale} scale\n",
@@ -267,24 +279,25 @@ def _csv_row(cell, mode):
     row = {"method": label, "modes": cell.size, "mode": mode or "all", "seeds": len(cell.runs)}
     values = published.REGRESSION.get((cell.kind, cell.size))
     if values and mode is None:
-        row |= {f"published_{column}": _number(getattr(values, column)) for column in COLUMNS}
+        row |= {f"published_{column}": number(getattr(values, column)) for column in COLUMNS}
     if not cell.runs:
         return row | {"spread": NOT_RUN}
     for target, column in product(TARGETS, METHODS[cell.kind].shown):
         value = cell.summary(mode, COLUMNS[column], target)
-        row[f"{target}_{column}"] = _number(value.mean)
-        row[f"{target}_{column}_spread"] = _number(value.spread)
+        row[f"{target}_{column}"] = number(value.mean)
+        row[f"{target}_{column}_spread"] = number(value.spread)
     row["spread"] = "ci95 over tasks" if value.seeds == 1 else "standard deviation over seeds"
     return row | {"tasks": value.tasks, "skipped_updates": cell.skipped}
 
 
-def _number(value):
+def number(value: float | None) -> str:
+    """Returns a number as it stands in the files."""
     return "" if value is None else f"{value:.6g}"
 
 
 def write_differences_csv(results: Results, path: Path) -> None:
     """Writes paired differences, one row a seed and, for several, one over seeds."""
-    fields = ["method", "reference", "modes", "mode", "seed", "mean", "ci95", "n", "sd_over_seeds"]
+    fields = ["method", "reference", "modes", "mode", *DIFFERENCE]
     with open(path, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(fields)
@@ -295,14 +308,15 @@ def write_differences_csv(results: Results, path: Path) -> None:
             for mode in (None, *modes):
                 labels = [METHODS[kind].label, METHODS[reference].label, size, mode or "all"]
                 estimates = results.differences(kind, reference, size, mode)
-                writer.writerows([*labels, *row] for row in _difference_rows(estimates))
+                writer.writerows([*labels, *row] for row in difference_rows(estimates))
 
 
-def _difference_rows(estimates):
-    rows = [[seed, _number(e.mean), _number(e.ci95), e.n, ""] for seed, e in estimates.items()]
+def difference_rows(estimates: dict) -> list[list]:
+    """Returns the rows of differences.csv for paired estimates by seed."""
+    rows = [[seed, number(e.mean), number(e.ci95), e.n, ""] for seed, e in estimates.items()]
     if len(rows) > 1:
         value = Summary.of([*estimates.values()])
-        rows.append(["all", _number(value.mean), "", value.tasks, _number(value.spread)])
+        rows.append(["all", number(value.mean), "", value.tasks, number(value.spread)])
     return rows
 
 

@@ -1,7 +1,5 @@
 """Trains one cell of a table."""
 
-import csv
-
 from pipelines import params as parameters
 
 
@@ -18,6 +16,10 @@ def main() -> None:
 
     cells.configure_tensorflow(params["threads"])
     cell = cells.of(params, arguments)
+    if cell.left_out:
+        print(f"{cell.run_name} is left out: none of its modes has data.")
+        cell.save([], [])
+        return
     tasks, learner = cell.tasks(), cell.learner()
     iterations = cell.schedule["iterations"]
     with Progress(cell.run_name, iterations) as progress, cell.tracker("train") as tracker:
@@ -39,12 +41,7 @@ def main() -> None:
             on_log=log,
             validation=cell.validation(),
         )
-    cell.save_weights(learner)
-    cell.history.parent.mkdir(parents=True, exist_ok=True)
-    with open(cell.history, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[-1]))
-        writer.writeheader()
-        writer.writerows(history)
+    cell.save(learner.get_weights(), history)
 
 
 if __name__ == "__main__":

@@ -7,86 +7,27 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from repository import ROOT, Repository, run
 
-ROOT = Path(__file__).parents[2]
 CELLS = ["maml_2", "single_sinusoid", "single_linear", "lstm_2", "film_2"]
 ROWS = ["maml_2", "multi_maml_2", "lstm_2", "film_2"]
-
-
-def run(repository, *command, check=True, **kwargs):
-    done = subprocess.run(
-        command, cwd=repository.path, env=repository.env, capture_output=True, text=True, **kwargs
-    )
-    assert not check or done.returncode == 0, (
-        f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
-    )
-    return done.stdout + done.stderr
-
-
-class Repository:
-    def __init__(self, path):
-        self.path = path
-        # The package under test is the one in the clone, not the installed one.
-        self.env = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(path),
-            "MLFLOW_TRACKING_URI": f"sqlite:///{path}/mlflow.db",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
-
-    def edit(self, change):
-        file = self.path / "params.yaml"
-        params = yaml.safe_load(file.read_text())
-        change(params)
-        file.write_text(yaml.safe_dump(params))
-
-    def stages_run(self, *arguments):
-        """Runs dvc repro; returns the names of the stages that it ran."""
-        output = run(self, "dvc", "repro", *arguments)
-        marker = "Running stage '"
-        return [line.split("'")[1] for line in output.splitlines() if line.startswith(marker)]
+OTHERS = ("evaluate_multi_maml_3", "evaluate_multi_maml_5")
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    path = tmp_path_factory.mktemp("clone")
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file() and name != "dvc.lock":
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, path / name)
-    repository = Repository(path)
-
     def shrink(params):
         params["scale"] = "smoke"
         regression = params["regression"]
         regression |= {"trained": CELLS, "evaluated": ROWS, "exported": ["film_2"]}
         regression["evaluated_alone"] = [row for row in ROWS if row != "multi_maml_2"]
 
-    repository.edit(shrink)
-    stages = yaml.safe_load((path / "dvc.yaml").read_text())
-    for other in (3, 5):
-        del stages["stages"][f"evaluate_multi_maml_{other}"]
-        del stages["artifacts"][f"mmaml-film-{other}-modes"]
-    (path / "dvc.yaml").write_text(yaml.safe_dump(stages, sort_keys=False))
-    for command in (
-        ["init", "--quiet"],
-        ["add", "--all"],
-        ["-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-qm", "test"],
-    ):
-        run(repository, "git", *command)
-    return repository
+    path = tmp_path_factory.mktemp("clone")
+    return Repository(path, "regression", shrink, without=OTHERS)
 
 
 @pytest.fixture(scope="module")

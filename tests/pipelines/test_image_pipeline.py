@@ -1,0 +1,116 @@
+"""The image stages at `smoke` scale in a temporary repository, on two tiny datasets."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from repository import Repository, run
+
+from mmaml_tf.tasks import class_split
+
+MODES = ["mini_imagenet", "fc100"]
+# One support and two query images of each class.
+PER_CLASS = 3
+
+
+def mini_imagenet(folder):
+    """The cached pickles, one for each split."""
+    folder.mkdir(parents=True)
+    split, rng = class_split("mini_imagenet"), np.random.default_rng(0)
+    for part, classes in (("train", split.train), ("val", split.validation), ("test", split.test)):
+        images = rng.integers(0, 256, (len(classes) * PER_CLASS, 84, 84, 3), np.uint8)
+        rows = {
+            name: [PER_CLASS * i + j for j in range(PER_CLASS)] for i, name in enumerate(classes)
+        }
+        content = {"image_data": images, "class_dict": rows}
+        (folder / f"mini-imagenet-cache-{part}.pkl").write_bytes(pickle.dumps(content))
+
+
+def fc100(folder):
+    """CIFAR-100's python version."""
+    folder.mkdir(parents=True)
+    names, rng = sorted(class_split("fc100").classes), np.random.default_rng(1)
+    (folder / "meta").write_bytes(pickle.dumps({b"fine_label_names": [n.encode() for n in names]}))
+    for part, count in (("train", PER_CLASS - 1), ("test", 1)):
+        labels = np.repeat(np.arange(len(names)), count).tolist()
+        pixels = rng.integers(0, 256, (len(labels), 3072), np.uint8)
+        content = {b"data": pixels, b"fine_labels": labels}
+        (folder / part).write_bytes(pickle.dumps(content))
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    data = tmp_path_factory.mktemp("data")
+    mini_imagenet(data / "mini-imagenet")
+
+    def shrink(params):
+        params["scale"] = "smoke"
+        images = params["classification"]
+        images["mode_sets"] = {"2": MODES, **{mode: [mode] for mode in MODES}}
+        images["trained"] = {
+            "methods": ["film"],
+            "mode_sets": ["2"],
+            "protocols": ["5w1s"],
+            "members": ["fc100"],
+        }
+        images["exported"] = ["2"]
+        images["datasets"] = ["omniglot", *MODES]
+        images["defaults"]["inner_steps"] = 1  # compiles faster
+
+    path = tmp_path_factory.mktemp("clone")
+    repository = Repository(path, "classification", shrink, {"MMAML_DATA": str(data)})
+    repository.data = data
+    return repository
+
+
+@pytest.fixture(scope="module")
+def reproduced(repository):
+    repository.first = repository.stages_run()
+    return repository
+
+
+def results(repository, *path):
+    return repository.path.joinpath("results/smoke/classification", *path)
+
+
+def test_what_has_images_is_trained_and_evaluated(reproduced):
+    metrics = json.loads(results(reproduced, "metrics/film-2-5w1s-0.json").read_text())
+    assert list(metrics["modes"]) == ["mini_imagenet"], "the other mode has no images"
+    assert metrics["overall"]["steps_1"]["accuracy"]["n"] == 3
+    exported = reproduced.path / "models/smoke/classification/export/film-2-5w1s-0"
+    assert (exported / "saved_model/saved_model.pb").exists()
+    rows = results(reproduced, "history/film-2-5w1s-0.csv").read_text().splitlines()
+    assert "validation_score" in rows[0] and len(rows) == 3
+
+
+def test_a_member_without_images_is_left_out(reproduced):
+    metrics = json.loads(results(reproduced, "metrics/single-fc100-5w1s-0.json").read_text())
+    assert metrics == {"cell": "single-fc100-5w1s", "left_out": True}
+    assert "stage" not in results(reproduced, "history/single-fc100-5w1s-0.csv").read_text()
+
+
+def test_a_second_repro_only_looks_for_images(reproduced):
+    assert reproduced.stages_run() == ["scan_images@smoke"]
+
+
+def test_images_that_arrive_are_noticed(reproduced):
+    fc100(reproduced.data / "cifar-100-python")
+    ran = reproduced.stages_run("evaluate_images@smoke-film-2-5w1s-0")
+    assert ran == [
+        "scan_images@smoke",
+        "prepare_images@smoke-fc100",
+        "mode_sets@smoke",
+        "train_images@smoke-film-2-5w1s-0",
+        "evaluate_images@smoke-film-2-5w1s-0",
+    ]
+    metrics = json.loads(results(reproduced, "metrics/film-2-5w1s-0.json").read_text())
+    assert list(metrics["modes"]) == MODES
+
+
+def test_a_mode_asked_for_by_name_must_be_there(reproduced):
+    reproduced.edit(lambda p: p["classification"].update(missing="error"))
+    reproduced.edit(lambda p: p["classification"]["mode_sets"].update({"2": ["omniglot"]}))
+    output = run(reproduced, "dvc", "repro", "mode_sets@smoke", check=False)
+    assert "mode 'omniglot' has no images" in output
+    assert "images_background.zip" in output

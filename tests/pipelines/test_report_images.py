@@ -1,0 +1,410 @@
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import reports
+import yaml
+from reports import estimate, markdown_tables, rows_of
+
+from mmaml_tf.tasks import class_split
+from pipelines import embedding_maps, report_images, report_images_inputs, report_page
+
+PARAMS = pathlib.Path(__file__).parents[2] / "params.yaml"
+# Aircraft has no images here, and flowers stand in.
+MODES = ("omniglot", "mini_imagenet", "fc100", "cub", "flowers")
+CURVE = (0, 1, 5, 10)
+LEVELS = {"maml": 0.5, "film": 0.6, "protonet": 0.55, "single": 0.65}
+WAYS = {"flowers": 16, "cub": 20}  # at most
+
+
+class Inputs:
+    """Synthetic outputs of the stages before the report, in the working directory."""
+
+    def __init__(self, seeds=(0,), tasks=20, scale="laptop", **trained):
+        self.params = yaml.safe_load(PARAMS.read_text())
+        self.params["scale"], self.params["seeds"] = scale, list(seeds)
+        self.trained = self.params["classification"]["trained"]
+        self.trained |= trained
+        self.tasks, self.scale = tasks, scale
+        self.models = pathlib.Path("models") / scale / "classification"
+        self.results = pathlib.Path("results") / scale / "classification"
+
+    def write(self):
+        pathlib.Path("params.yaml").write_text(yaml.safe_dump(self.params))
+        for folder in ("evaluation", "modes"):
+            (self.models / folder).mkdir(parents=True)
+        for folder in ("metrics", "history"):
+            (self.results / folder).mkdir(parents=True)
+        for name in [*self.trained["mode_sets"], *self.trained["members"]]:
+            self.modes(name, self.modes_of(name))
+        for protocol in self.trained["protocols"]:
+            for seed in self.params["seeds"]:
+                for mode_set in self.trained["mode_sets"]:
+                    for method in self.trained["methods"]:
+                        self.model(method, mode_set, protocol, seed)
+                for member in self.trained["members"]:
+                    self.model("single", member, protocol, seed)
+        return self
+
+    def modes(self, name, modes, left_out=()):
+        stand_ins = {"aircraft": "flowers"} if "flowers" in modes else {}
+        found = {"modes": dict.fromkeys(modes, "00"), "stand_ins": stand_ins}
+        found["left_out"] = list(left_out)
+        (self.models / "modes" / f"{name}.json").write_text(json.dumps(found))
+
+    def modes_of(self, name):
+        wanted = self.params["classification"]["mode_sets"][name]
+        return ["flowers" if mode == "aircraft" else mode for mode in wanted]
+
+    def arrays(self, name, seed=0):
+        with np.load(self.models / "evaluation" / f"{name}-{seed}.npz") as file:
+            return dict(file)
+
+    def model(self, method, mode_set, protocol, seed=0, tasks=None, digest=None):
+        """Writes a model's evaluation and history."""
+        name, modes = f"{method}-{mode_set}-{protocol}", self.modes_of(mode_set)
+        rng = np.random.default_rng([seed, *name.encode()])
+        asked = int(protocol.partition("w")[0])
+        ways = {mode: min(asked, WAYS.get(mode, asked)) for mode in modes}
+        mode = np.repeat(np.arange(len(modes), dtype=np.int32), tasks or self.tasks)
+        chance = np.array([1 / ways[m] for m in modes])[mode]
+        steps = 0 if method == "protonet" else 1 if name.startswith("single-omniglot-5") else 5
+        reached = np.array([0, 0.6, 1, 1])[:, None] if steps else np.ones((4, 1))
+        level = LEVELS[method] / (1 + 0.3 * mode) * 5 / asked
+        accuracy = chance + (level - chance / 2) * reached
+        accuracy = np.clip(accuracy + rng.normal(0, 0.08, (4, len(mode))), 0, 1)
+        arrays = {"accuracy": accuracy, "loss": (1 - accuracy).astype("f4"), "mode": mode}
+        arrays |= {"modes": np.array(modes), "steps": steps, "curve": np.array(CURVE)}
+        if method == "film":
+            centres = 4 * np.random.default_rng(5).normal(size=(5, 64))
+            centres[2] = centres[1]  # mini-ImageNet and FC100 are not told apart
+            own = np.array([MODES.index(m) for m in modes])[mode]
+            noise = rng.normal(size=(len(mode), 64))
+            arrays |= {"embeddings": (centres[own] + noise).astype("f4"), "embeddings_mode": mode}
+        np.savez(self.models / "evaluation" / f"{name}-{seed}.npz", **arrays)
+        metrics = {"cell": name, "seed": seed, "iterations": 300 if method == "single" else 400}
+        metrics |= {"ways": ways, "inner_steps": steps}
+        metrics["skipped_updates"] = 3 if name == "maml-2-5w1s" else 0
+        metrics["held_out_digest"] = digest or f"digest of {mode_set} {protocol}"
+        (self.results / "metrics" / f"{name}-{seed}.json").write_text(json.dumps(metrics))
+        best = 200 if method == "film" else metrics["iterations"]
+        self.history(name, seed, metrics["iterations"], best, np.mean(chance))
+
+    def history(self, name, seed, iterations, best, chance):
+        with open(self.results / "history" / f"{name}-{seed}.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["step", "accuracy", "loss", "skipped", "validation_score"])
+            for step in range(20, iterations + 1, 20):
+                accuracy = chance + 0.4 * (1 - np.exp(-step / 150))
+                score = accuracy - 0.05 + (0.1 if step == best else 0)
+                writer.writerow([step, accuracy, 1, 0, score if step % 100 == 0 else ""])
+
+    def images(self, queries=5):
+        """Writes prepared images of the test classes."""
+        size = self.params["scales"][self.scale]["classification"]["image_size"]
+        for index, mode in enumerate(MODES):
+            directory = self.models / "images" / mode
+            directory.mkdir(parents=True)
+            classes = class_split(mode).test
+            channels = 1 if mode == "omniglot" else 3
+            images = np.zeros((len(classes), 1 + queries, size, size, channels), np.uint8)
+            # The brightness tells the class, the corner the mode.
+            images += np.linspace(20, 250, len(classes)).astype(np.uint8)[:, None, None, None, None]
+            images[:, :, : 4 + index, : 4 + index] = 0
+            np.save(directory / f"{mode}-{size}.npy", images.reshape(-1, size, size, channels))
+            about = {"format": 1, "channels": channels, "digest": "00", "sha256": "00"}
+            about["classes"] = [[name, 1 + queries] for name in classes]
+            (directory / f"{mode}-{size}.json").write_text(json.dumps(about))
+            (directory / "status.json").write_text(json.dumps({"images": 10000}))
+
+
+def run(monkeypatch, *options, scale="laptop"):
+    reports.run(monkeypatch, report_images, *options, scale=scale)
+
+
+def percent(values, mode=None, sign=""):
+    mean, interval = estimate(values, mode)
+    return f"{100 * mean:{sign}.1f} ± {100 * interval:.1f}"
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """The whole report of one seed, written once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("report"))
+        inputs = Inputs().write()
+        inputs.images()
+        run(patch)
+        reports.run(patch, report_page)
+        inputs.models, inputs.results = inputs.models.absolute(), inputs.results.absolute()
+        yield inputs
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Two methods and one protocol, without images; nothing is drawn."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report_images, "draw", lambda *arguments: None)
+    return lambda **settings: Inputs(
+        **{"protocols": ["5w1s"], "mode_sets": ["2"], "methods": ["maml", "film"]} | settings
+    ).write()
+
+
+def test_headline_table_has_the_arrays_numbers_beside_the_published_ones(full):
+    table = markdown_tables(full.results / "table.md")[0]
+    arrays = full.arrays("film-3-5w5s")
+    assert table["3 modes, MMAML (FiLM)"][2] == percent(arrays["accuracy"][2], arrays["mode"])
+    assert table["3 modes, MMAML (FiLM)"][1::2] == ["57.47", "70.15", "36.27"]
+    arrays = full.arrays("protonet-2-20w1s")
+    assert table["2 modes, Prototypical network"][4] == percent(
+        arrays["accuracy"][0], arrays["mode"]
+    )
+    assert table["2 modes, Prototypical network"][1::2] == ["–"] * 3
+    found = [cell for row in table.values() for cell in row[1::2] if cell not in ("–", "--:")]
+    assert len([cell for cell in found if cell.replace(".", "").isdigit()]) == 27
+
+
+def joined(full, modes, protocol, step=None):
+    """The members' accuracies, after their own inner steps or after `step`."""
+    members = []
+    for mode in modes:
+        arrays = full.arrays(f"single-{'aircraft' if mode == 'flowers' else mode}-{protocol}")
+        chosen = CURVE.index(int(arrays["steps"]) if step is None else step)
+        members.append(arrays["accuracy"][chosen])
+    return np.concatenate(members)
+
+
+def test_multi_maml_joins_its_members_after_their_own_steps(full):
+    values = joined(full, MODES, "5w1s")
+    mode = np.repeat(np.arange(5), full.tasks)
+    table = markdown_tables(full.results / "table.md")[0]
+    assert table["5 modes, Multi-MAML"][0] == percent(values, mode) + "³"
+    # One step is not five for the member of Omniglot, in its 5-way tasks alone.
+    assert not np.allclose(values, joined(full, MODES, "5w1s", 5))
+    rows = {
+        (r["method"], r["modes"], r["protocol"], r["mode"]): r
+        for r in rows_of(full.results / "table.csv")
+    }
+    row = rows["Multi-MAML", "5", "5w1s", "all"]
+    assert row["inner_steps"] == "1/5"
+    assert float(row["accuracy"]) == pytest.approx(values.mean(), rel=1e-5)
+    for step in CURVE:
+        after = joined(full, MODES, "5w1s", step).mean()
+        assert float(row[f"accuracy_{step}_steps"]) == pytest.approx(after, rel=1e-5)
+    row = rows["Multi-MAML", "5", "20w1s", "flowers"]
+    assert (row["inner_steps"], row["ways"], row["tasks"]) == ("5", "16", str(full.tasks))
+
+
+def test_differences_are_paired(full):
+    rows = {
+        (r["method"], r["reference"], r["modes"], r["protocol"], r["mode"]): r
+        for r in rows_of(full.results / "differences.csv")
+    }
+    film = full.arrays("film-3-5w1s")
+    paired = joined(full, MODES[:3], "5w1s") - film["accuracy"][2]
+    found = rows["Multi-MAML", "MMAML (FiLM)", "3", "5w1s", "all"]
+    values = [float(found[name]) for name in ("mean", "ci95")]
+    np.testing.assert_allclose(values, estimate(paired, film["mode"]), rtol=1e-4)
+    found = rows["Multi-MAML", "MMAML (FiLM)", "3", "5w1s", "fc100"]
+    assert float(found["mean"]) == pytest.approx(paired[film["mode"] == 2].mean(), rel=1e-4)
+    table = markdown_tables(full.results / "table.md")[-1]
+    assert table["3 modes, Multi-MAML"][1] == percent(paired, film["mode"], "+")
+    assert table["3 modes, MAML"][0] == "–"
+
+
+def test_chance_is_the_mean_over_modes(full):
+    chance = markdown_tables(full.results / "table.md")[1]["5 modes, MAML"][6:]
+    arrays = full.arrays("maml-5-20w1s")
+    mean, interval = estimate(arrays["accuracy"][2], arrays["mode"])
+    expected = (4 / 20 + 1 / 16) / 5
+    assert chance[:2] == [f"{100 * expected:.1f}", f"{100 * (mean - interval):.1f}"]
+    assert chance[2] == "yes"
+
+
+def test_what_is_not_as_published_is_told(full):
+    text = (full.results / "table.md").read_text()
+    assert "flowers stands in for aircraft" in text
+    assert "flowers in 20w1s: 16 ways" in text and "flowers in 5w1s" not in text
+    assert "MAML, 2 modes, 5w1s: 3 of 400" in text
+    assert "mini_imagenet 10000 (published: 60000)" in text and "flowers 10000" in text
+    assert "300 of 4 or 10 for each member" in text
+    assert "Multi-MAML 1 for omniglot in 5w1s" in text
+    table = markdown_tables(full.results / "table.md")[0]
+    assert table["5 modes, MAML"][4].endswith("¹³") and table["5 modes, MAML"][0].endswith("³")
+    assert table["2 modes, MAML"][0].endswith("²") and table["2 modes, MAML"][2][-1].isdigit()
+    by_mode = markdown_tables(full.results / "table.md")[4]
+    assert "5 modes: flowers (16-way)" in by_mode["method"]
+
+
+def test_summary_has_the_chosen_iterations_and_the_confusion(full):
+    summary = json.loads((full.results / "summary.json").read_text())
+    assert summary["chosen_iterations"]["film-2-5w1s-0"] == [200]
+    assert summary["chosen_iterations"]["multi_maml-3-5w1s-0"] == [300] * 3
+    assert summary["held_out_digests"]["3-5w5s"] == "digest of 3 5w5s"
+    assert summary["nearest_centroid_accuracy"]["2"] == 1
+    assert 0.5 < summary["nearest_centroid_accuracy"]["3"] < 1
+    assert summary["not_run"] == summary["not_above_chance"] == []
+
+
+def test_confusion_classifies_the_second_half_by_centroids_of_the_first():
+    # Interleaved modes; the last of the first has strayed to the other.
+    mode = np.array([0, 1, 0, 1, 0, 1, 0, 1])
+    values = np.array([0, 10, 2, 12, 1, 11, 9, 11.0])[:, None]
+    assert embedding_maps.confusion(values, mode, 2).tolist() == [[1, 1], [0, 2]]
+
+
+def test_all_pictures_are_on_the_page_and_small(full):
+    names = {"training_curves", "inner_steps", "embeddings", "confusions", "episodes"}
+    files = {path.stem: path.read_bytes() for path in (full.results / "plots").iterdir()}
+    assert set(files) == names
+    assert sum(map(len, files.values())) < 500_000
+    page = (full.results.parent / "report.html").read_text()
+    assert page.count('<img src="data:image/png;base64,') == len(names)
+
+
+def test_example_tasks_show_each_class_beside_its_queries(full, monkeypatch):
+    monkeypatch.chdir(full.results.parents[2])
+    files = report_images_inputs.Files("laptop")
+    cells = report_images_inputs.table_cells(full.params, files)
+    results = report_images_inputs.load(full.params, files, cells)
+    examples, why = report_images.example_tasks(full.params, results)
+    assert list(examples) == list(MODES) and not why
+    for example in examples.values():
+        brightness = example.support[:, -1, -1, 0]
+        assert len(set(brightness.tolist())) == 5, "one image of each class"
+        queries = example.query[:, -1, -1, 0]
+        if example is not examples["omniglot"]:  # whose images are turned
+            np.testing.assert_array_equal(queries, brightness[example.labels])
+
+
+def test_images_that_are_not_there_are_named(small, monkeypatch):
+    inputs = small(mode_sets=["3"])
+    run(monkeypatch)
+    assert "Not shown: omniglot is not prepared" in (inputs.results / "section.html").read_text()
+
+
+def test_several_seeds_are_summarised_over_seeds(small, monkeypatch):
+    inputs = small(seeds=(0, 1, 2))
+    run(monkeypatch)
+    means = [inputs.arrays("film-2-5w1s", seed)["accuracy"][2].mean() for seed in range(3)]
+    table = markdown_tables(inputs.results / "table.md")[0]
+    expected = f"{100 * np.mean(means):.1f} ± {100 * np.std(means, ddof=1):.1f}"
+    assert table["2 modes, MMAML (FiLM)"][0] == expected
+
+
+def test_a_missing_input_is_named_with_its_stage(small, monkeypatch):
+    inputs = small()
+    (inputs.models / "evaluation/single-omniglot-5w1s-0.npz").unlink()
+    with pytest.raises(SystemExit) as error:
+        run(monkeypatch)
+    assert str(inputs.models / "evaluation/single-omniglot-5w1s-0.npz") in str(error.value)
+    assert "dvc repro evaluate_image_members@laptop-single-omniglot-5w1s-0`" in str(error.value)
+    assert "--partial" in str(error.value)
+    (inputs.results / "history/maml-2-5w1s-0.csv").unlink()
+    with pytest.raises(SystemExit, match=r"train_images@laptop-maml-2-5w1s-0`\. 1 more"):
+        run(monkeypatch)
+    (inputs.models / "modes/2.json").unlink()
+    with pytest.raises(SystemExit, match="dvc repro mode_sets@laptop`"):
+        run(monkeypatch, "--partial")
+
+
+def test_stages_that_make_inputs_exist(small):
+    inputs = small()
+    for path in inputs.models.glob("evaluation/*"):
+        path.unlink()
+    for path in inputs.results.glob("history/*"):
+        path.unlink()
+    files = report_images_inputs.Files("laptop")
+    cells = report_images_inputs.table_cells(inputs.params, files)
+    missing = files.missing(inputs.params, cells).values()
+    stages = yaml.safe_load((PARAMS.parent / "dvc.yaml").read_text())["stages"]
+    names = {stage.partition("@")[0] for stage in missing}
+    assert names <= set(stages) and len(names) == 4
+
+
+def test_partial_reports_what_there_is_and_twice_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inputs = Inputs(protocols=["5w1s", "20w1s"], mode_sets=["2", "3"], scale="paper").write()
+    for name in ("single-fc100-5w1s", "protonet-2-20w1s", "film-2-5w1s"):
+        (inputs.models / f"evaluation/{name}-0.npz").unlink()
+    (inputs.results / "history/maml-2-5w1s-0.csv").unlink()
+    outputs = []
+    for _ in range(2):
+        run(monkeypatch, "--partial", scale="paper")
+        files = sorted(path for path in pathlib.Path("results").rglob("*") if path.is_file())
+        outputs.append({path: path.read_bytes() for path in files})
+    assert outputs[0] == outputs[1]
+    assert any(path.suffix == ".png" for path in outputs[0])
+    table = markdown_tables(inputs.results / "table.md")[0]
+    assert table["3 modes, Multi-MAML"][0] == "not run"
+    assert table["2 modes, Multi-MAML"][0] != "not run"
+    assert json.loads((inputs.results / "summary.json").read_text())["not_run"] == [
+        "multi_maml-3-5w1s", "film-2-5w1s", "protonet-2-20w1s",
+    ]  # fmt: skip
+
+
+def test_nothing_at_all_can_be_reported(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inputs = Inputs(protocols=["5w1s"]).write()
+    for path in (inputs.models / "evaluation").iterdir():
+        path.unlink()
+    run(monkeypatch, "--partial")
+    assert markdown_tables(inputs.results / "table.md")[0]["2 modes, MAML"][0] == "not run"
+
+
+def test_modes_without_images_are_left_out(small, monkeypatch):
+    inputs = small(mode_sets=["2", "3"], members=["omniglot", "mini_imagenet"])
+    inputs.modes("2", [], left_out=["omniglot", "mini_imagenet"])
+    for name in ("maml-2-5w1s-0", "film-2-5w1s-0"):
+        np.savez(inputs.models / "evaluation" / f"{name}.npz")
+        metrics = inputs.results / "metrics" / f"{name}.json"
+        metrics.write_text(json.dumps({"left_out": True}))
+    run(monkeypatch)
+    table = markdown_tables(inputs.results / "table.md")[0]
+    assert table["2 modes, MAML"][0] == "–" and table["3 modes, MAML"][0][0].isdigit()
+    assert "3 modes, Multi-MAML" not in table, "one of its members is not trained"
+    assert "omniglot is left out" in (inputs.results / "table.md").read_text()
+
+
+def test_other_tasks_are_not_compared(small, monkeypatch):
+    inputs = small()
+    inputs.model("film", "2", "5w1s", digest="another")
+    with pytest.raises(SystemExit, match="maml-2-5w1s-0 and film-2-5w1s-0 were evaluated on diff"):
+        run(monkeypatch)
+    inputs.model("film", "2", "5w1s")
+    inputs.model("single", "omniglot", "5w1s", tasks=21)
+    with pytest.raises(SystemExit, match="multi_maml-2-5w1s-0 were evaluated on different tasks"):
+        run(monkeypatch)
+
+
+def test_an_accuracy_of_guessing_is_not_above_chance(small, monkeypatch):
+    inputs = small()
+    arrays = inputs.arrays("film-2-5w1s")
+    arrays["accuracy"] = np.random.default_rng(0).normal(0.2, 0.05, arrays["accuracy"].shape)
+    np.savez(inputs.models / "evaluation/film-2-5w1s-0.npz", **arrays)
+    run(monkeypatch)
+    found = json.loads((inputs.results / "summary.json").read_text())["not_above_chance"]
+    assert found == ["film-2-5w1s"]
+    assert markdown_tables(inputs.results / "table.md")[1]["2 modes, MMAML (FiLM)"][2] == "no"
+
+
+def test_the_report_needs_no_tensorflow_to_tell_what_is_missing(tmp_path):
+    pathlib.Path(tmp_path, "params.yaml").write_text(PARAMS.read_text())
+    code = (
+        "import sys; sys.argv = ['report', '--scale', 'laptop']\n"
+        "from pipelines import report_images\n"
+        "try:\n    report_images.main()\n"
+        "except SystemExit as error:\n    print(error, 'tensorflow' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(PARAMS.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert "mode_sets@laptop" in done.stdout and done.stdout.rstrip().endswith("False")

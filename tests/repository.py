@@ -1,0 +1,94 @@
+"""A copy of the project in a temporary Git repository, to run its pipeline in."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(repository, *command, check=True, **kwargs):
+    """Runs a command in the repository; returns what it wrote."""
+    done = subprocess.run(
+        command, cwd=repository.path, env=repository.env, capture_output=True, text=True, **kwargs
+    )
+    assert not check or done.returncode == 0, (
+        f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+    )
+    return done.stdout + done.stderr
+
+
+class Repository:
+    """The project's files, without its lock and results of stages, committed to a new repository.
+
+    Args:
+        path: where to.
+        domain: the table whose stages are kept.
+        without: stages that are not.
+        change: changes params.yaml, given as a dictionary.
+        env: more environment variables for the commands.
+    """
+
+    def __init__(self, path, domain, change, env=(), without=()):
+        self.path = path
+        # The package under test is the one in the copy, not the installed one.
+        self.env = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(path),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{path}/mlflow.db",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            **dict(env),
+        }
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for name in listed.stdout.splitlines():
+            if (ROOT / name).is_file() and name != "dvc.lock":
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, path / name)
+        self.edit(change)
+        self.edit(lambda pipeline: _keep(pipeline, domain, without), "dvc.yaml")
+        for command in (
+            ["init", "--quiet"],
+            ["add", "--all"],
+            ["-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-qm", "test"],
+        ):
+            run(self, "git", *command)
+
+    def edit(self, change, name="params.yaml"):
+        """Changes a YAML file, given as a dictionary."""
+        file = self.path / name
+        content = yaml.safe_load(file.read_text())
+        change(content)
+        file.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def stages_run(self, *arguments):
+        """Runs dvc repro; returns the names of the stages that it ran."""
+        output = run(self, "dvc", "repro", *arguments)
+        marker = "Running stage '"
+        return [line.split("'")[1] for line in output.splitlines() if line.startswith(marker)]
+
+
+def _keep(pipeline, domain, without):
+    """Leaves one table's stages in dvc.yaml, and the page, which then shows that table alone."""
+    of_domain = {"regression": set(), "classification": set()}
+    for name in pipeline["stages"]:
+        images = "image" in name or name == "mode_sets"
+        of_domain["classification" if images else "regression"].add(name)
+    kept = of_domain[domain] - set(without)
+    page = pipeline["stages"]["page"]
+    page["deps"] = [dep for dep in page["deps"] if f"/{domain}/" in dep or dep.startswith("pipe")]
+    if any(dep.startswith("results") for dep in page["deps"]):
+        kept |= {"page"}
+    pipeline["stages"] = {
+        name: pipeline["stages"][name] for name in pipeline["stages"] if name in kept
+    }
+    pipeline.pop("artifacts")
