@@ -4,9 +4,11 @@ The exported model needs TensorFlow alone. Its endpoints are traced without XLA 
 number of tasks, support points and query points.
 """
 
+import inspect
 import shutil
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 
 
@@ -16,8 +18,9 @@ def write_saved_model(learner, path) -> None:
     Load it with `tf.saved_model.load(path)`. The loaded object has, and as `signatures` serves:
 
     - `adapt_and_predict(support_x [T, K, ...], support_y [T, K, ...], query_x [T, Q, ...])`,
-      which returns predictions `[T, Q, ...]` after the inner loop's steps. A `MultiMAML` takes a
-      fourth argument, the modes `[T]` as int32.
+      which returns predictions `[T, Q, ...]` after the inner loop's steps: of a classifier, whose
+      support_y are int32 labels, the probabilities of the classes `[T, Q, N]`. A `MultiMAML` takes
+      a fourth argument, the modes `[T]` as int32.
     - `embed(support_x, support_y)`, which returns task embeddings `[T, E]`, if the learner has
       an encoder.
 
@@ -34,30 +37,28 @@ def write_saved_model(learner, path) -> None:
     path = Path(path)
     if path.exists() and not (path / "saved_model.pb").exists():
         raise ValueError(f"{path} exists and is no SavedModel; choose another directory.")
-    support_x, support_y = learner.support_shapes
-    dtype = learner.compute_dtype
-    specs = [
-        tf.TensorSpec((None, None, *support_x[2:]), dtype, "support_x"),
-        tf.TensorSpec((None, None, *support_y[2:]), learner.target_dtype, "support_y"),
-        tf.TensorSpec((None, None, *support_x[2:]), dtype, "query_x"),
-    ]
-    mode = [tf.TensorSpec((None,), tf.int32, "mode")] if learner.needs_mode else []
+    specs = _specs(learner)
+    predict = _predictions(learner)
+    if len(specs[0].shape) > 3:  # images
+        predict = _one_task_at_a_time(predict)
 
-    @tf.function(input_signature=specs + mode, autograph=False)
+    @tf.function(input_signature=specs, autograph=False)
     def adapt_and_predict(support_x, support_y, query_x, *mode):
-        for index in mode:
-            # A one-hot choice of a mode that does not exist would be a network of zeros.
-            message = f"mode must be the index of one of {learner.modes}."
-            tf.debugging.assert_non_negative(index, message)
-            tf.debugging.assert_less(index, len(learner.modes), message)
-        return learner.call((support_x, support_y, query_x), *mode)
+        with tf.control_dependencies(_checks(learner, support_x, support_y, query_x, *mode)):
+            return predict(*map(tf.identity, (support_x, support_y, query_x, *mode)))
 
     module = tf.Module()
     # The graph reads these; the Keras objects that own them stay out of the file.
     module.learned = [v.value for v in learner.variables]
     module.adapt_and_predict = adapt_and_predict
     if learner.encoder is not None:
-        module.embed = tf.function(learner.embed, input_signature=specs[:2], autograph=False)
+
+        @tf.function(input_signature=specs[:2], autograph=False)
+        def embed(support_x, support_y):
+            with tf.control_dependencies(_checks(learner, support_x, support_y)):
+                return learner.embed(tf.identity(support_x), tf.identity(support_y))
+
+        module.embed = embed
     partial = path.with_name(f".partial-{path.name}")
     shutil.rmtree(partial, ignore_errors=True)
     endpoints = {"adapt_and_predict", "embed"} & set(dir(module))
@@ -65,3 +66,89 @@ def write_saved_model(learner, path) -> None:
     shutil.rmtree(path, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial.rename(path)
+
+
+def _specs(learner):
+    """Returns what `adapt_and_predict` takes."""
+    support_x, support_y = learner.support_shapes
+    dtype = learner.compute_dtype
+    specs = [
+        tf.TensorSpec((None, None, *support_x[2:]), dtype, "support_x"),
+        tf.TensorSpec((None, None, *support_y[2:]), learner.target_dtype, "support_y"),
+        tf.TensorSpec((None, None, *support_x[2:]), dtype, "query_x"),
+    ]
+    return specs + ([tf.TensorSpec((None,), tf.int32, "mode")] if learner.needs_mode else [])
+
+
+def _predictions(learner):
+    """Returns a function from the inputs to predictions, or probabilities of classes."""
+    probabilities = learner.predicts_classes and _takes_logits(learner.loss)
+
+    def predict(support_x, support_y, query_x, *mode):
+        outputs = learner.call((support_x, support_y, query_x), *mode)
+        return tf.nn.softmax(outputs) if probabilities else outputs
+
+    return predict
+
+
+def _takes_logits(loss):
+    """Whether a loss takes logits, as one does that is silent on it."""
+    loss = keras.losses.get(loss)
+    if isinstance(loss, keras.losses.Loss):
+        return loss.get_config().get("from_logits", True)
+    parameter = inspect.signature(loss).parameters.get("from_logits")
+    return parameter is None or parameter.default
+
+
+def _one_task_at_a_time(predict):
+    """Returns `predict` run on each task alone, in a loop inside the graph.
+
+    A convolution with one kernel per task is then an ordinary one. For vectors, whose layers are
+    products of batches of matrices, this would be many times slower.
+    """
+
+    def one_task(inputs):
+        return predict(*(tensor[None] for tensor in inputs))[0]
+
+    def all_tasks(*inputs):
+        return tf.map_fn(one_task, inputs, fn_output_signature=inputs[0].dtype)
+
+    return all_tasks
+
+
+def _checks(learner, support_x, support_y, query_x=None, mode=None):
+    """Returns assertions on inputs from which a prediction would otherwise silently be wrong."""
+    tasks, points = (tf.shape(support_x)[i] for i in (0, 1))
+    checks = [
+        tf.debugging.assert_equal(
+            tf.shape(support_y)[:2], [tasks, points], "support_x and support_y differ in T or K."
+        ),
+        tf.debugging.assert_positive(points, "a task needs at least one support point."),
+    ]
+    if query_x is not None:
+        message = "support_x and query_x differ in the number of tasks T."
+        checks.append(tf.debugging.assert_equal(tf.shape(query_x)[0], tasks, message))
+    if learner.predicts_classes:
+        classes = _classes(learner)
+        message = f"support_y holds labels that this model has no class for: 0 to {classes - 1}."
+        checks += _assert_index(support_y, classes, message)
+    if mode is not None:
+        # A one-hot choice of a mode that does not exist would be a network of zeros.
+        message = f"mode must be the index of one of {learner.modes}."
+        checks += _assert_index(mode, len(learner.modes), message)
+    return checks
+
+
+def _assert_index(index, size, message):
+    return [
+        tf.debugging.assert_non_negative(index, message),
+        tf.debugging.assert_less(index, size, message),
+    ]
+
+
+def _classes(learner):
+    """Returns the number of classes N of a classifier's outputs."""
+    with tf.init_scope():
+        zeros = [tf.zeros([1, 1, *spec.shape[2:]], spec.dtype) for spec in _specs(learner)[:3]]
+        mode = [tf.zeros([1], tf.int32)] if learner.needs_mode else []
+        return learner.call(tuple(zeros), *mode, steps=0).shape[-1]

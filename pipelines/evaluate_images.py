@@ -1,6 +1,7 @@
 """Evaluates one cell of the classification table on the held-out tasks."""
 
 import json
+import tempfile
 
 from pipelines import params as parameters
 
@@ -60,9 +61,23 @@ def main() -> None:
         "modes": {mode: _estimates(report, mode) for mode in report.modes},
     }
     cell.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
-    with cell.tracker("evaluate") as tracker:
+    _track(cell, learner, held_out, metrics)
+
+
+def _track(cell, learner, held_out, metrics):
+    """Sends the metrics and the exported model to the cell's tracked run."""
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as folder, cell.tracker("evaluate") as tracker:
         tracker.log_summary(metrics)
         tracker.log_dataset("held-out tasks", held_out.digest(), held_out.tasks.config())
+        learner.export(f"{folder}/model")
+        task, _ = next(held_out.batches(1))
+        query_x = task.query_x[:, :1]  # one is enough to tell the types and shapes
+        example = {"support_x": task.support_x, "support_y": task.support_y, "query_x": query_x}
+        model = tf.saved_model.load(f"{folder}/model")
+        prediction = model.adapt_and_predict(*example.values()).numpy()
+        tracker.log_model(f"{folder}/model", example=example, prediction=prediction)
         if cell.history.exists():
             tracker.log_artifact(cell.history)
 

@@ -28,10 +28,10 @@ def tasks(**kwargs):
     return mm.tasks.ImageTasks([mode("a"), mode("b", seed=1)], **settings)
 
 
-def learner(recipe="MMAML", ways=3, jit=False, filters=(4, 4), **kwargs):
+def learner(recipe="MMAML", ways=3, jit=False, filters=(4, 4), statistics="query", **kwargs):
     """A small classifier of one of the recipes, compiled and built."""
     outputs = None if recipe == "ProtoNet" else ways
-    network = mm.networks.ConvNet(filters, outputs)
+    network = mm.networks.ConvNet(filters, outputs, statistics)
     loop = mm.InnerLoop(2, 0.1)
     if recipe == "ProtoNet":
         made = mm.ProtoNet(network, ways, **kwargs)

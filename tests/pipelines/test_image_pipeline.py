@@ -3,6 +3,7 @@
 import json
 import pickle
 
+import mlflow
 import numpy as np
 import pytest
 from repository import Repository, run
@@ -80,6 +81,11 @@ def test_what_has_images_is_trained_and_evaluated(reproduced):
     assert metrics["overall"]["steps_1"]["accuracy"]["n"] == 3
     exported = reproduced.path / "models/smoke/classification/export/film-2-5w1s-0"
     assert (exported / "saved_model/saved_model.pb").exists()
+    client = mlflow.MlflowClient(f"sqlite:///{reproduced.path}/mlflow.db")
+    experiment = client.get_experiment_by_name("classification-smoke")
+    (tracked,) = client.search_runs([experiment.experiment_id])
+    (model,) = tracked.outputs.model_outputs
+    assert client.get_logged_model(model.model_id).name == "model"
     rows = results(reproduced, "history/film-2-5w1s-0.csv").read_text().splitlines()
     assert "validation_score" in rows[0] and len(rows) == 3
 

@@ -1,0 +1,1 @@
+"""The commands of `python -m mmaml_tf`, one module each."""
