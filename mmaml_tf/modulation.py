@@ -18,16 +18,26 @@ class Modulation(keras.layers.Layer):
 
     Args:
         blocks: indices of the modulated blocks; None for all of them.
-        seed: seed of the initialisation, uniform in ±1/sqrt(E) as in the published code.
+        seed: seed of the initialisation.
+        xavier: whether kernels start Xavier-uniform and biases at zero, as the published
+            reinforcement learning has it; else both are uniform in ±1/sqrt(E), as published for
+            regression and classification.
     """
 
     #: outputs of a generator head per unit of its block
     outputs_per_unit = 1
 
-    def __init__(self, blocks: Sequence[int] | None = None, seed: int = 0, **kwargs):
+    def __init__(
+        self,
+        blocks: Sequence[int] | None = None,
+        seed: int = 0,
+        xavier: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.blocks = None if blocks is None else tuple(blocks)
         self.seed = seed
+        self.xavier = xavier
         self.heads = {}
 
     def build_for(self, embedding_size: int, widths: Sequence[int]) -> None:
@@ -47,10 +57,8 @@ class Modulation(keras.layers.Layer):
                     f"modulation block {block} does not exist: the task network has "
                     f"{len(widths)} modulated blocks, numbered from 0."
                 )
-        bound = embedding_size**-0.5
         for block in blocks:
-            seeds = [layers.derive_seed(self.seed, block, part) for part in (0, 1)]
-            kernel, bias = (keras.initializers.RandomUniform(-bound, bound, s) for s in seeds)
+            kernel, bias = self._initializers(embedding_size, block)
             head = keras.layers.Dense(
                 self.outputs_per_unit * widths[block],
                 kernel_initializer=kernel,
@@ -61,6 +69,14 @@ class Modulation(keras.layers.Layer):
             head.build((None, embedding_size))
             self.heads[str(block)] = head
         self.built = True
+
+    def _initializers(self, embedding_size, block):
+        """Returns those of a head's kernel and bias."""
+        seeds = [layers.derive_seed(self.seed, block, part) for part in (0, 1)]
+        if self.xavier:
+            return keras.initializers.GlorotUniform(seeds[0]), "zeros"
+        bound = embedding_size**-0.5
+        return [keras.initializers.RandomUniform(-bound, bound, seed) for seed in seeds]
 
     def call(self, embedding):
         """Maps embeddings `[T, E]` to one `(scale, shift)` or None per block.
@@ -78,7 +94,8 @@ class Modulation(keras.layers.Layer):
 
     def get_config(self):
         """Returns the constructor arguments."""
-        return super().get_config() | {"blocks": self.blocks, "seed": self.seed}
+        own = {"blocks": self.blocks, "seed": self.seed, "xavier": self.xavier}
+        return super().get_config() | own
 
 
 @keras.saving.register_keras_serializable("mmaml_tf")
@@ -87,8 +104,7 @@ class FiLM(Modulation):
 
     Args:
         shift: whether β is used; without it the modulation only scales (the published RL form).
-        blocks: see `Modulation`.
-        seed: see `Modulation`.
+        **kwargs: see `Modulation`.
     """
 
     def __init__(self, shift: bool = True, **kwargs):

@@ -56,10 +56,10 @@ class TaskNetwork(keras.Model):
 
 @keras.saving.register_keras_serializable("mmaml_tf")
 class MLP(TaskNetwork):
-    """A multilayer perceptron with ReLUs, the published regression network.
+    """A multilayer perceptron, by default the published regression network.
 
-    Kernels start normal with standard deviation `stddev`, biases at zero. Modulation acts on
-    the pre-activation of each hidden layer, never on the output layer.
+    Biases start at zero. Modulation acts on the pre-activation of each hidden layer, never on the
+    output layer.
 
     Args:
         hidden: units of the hidden layers.
@@ -67,8 +67,10 @@ class MLP(TaskNetwork):
         bias_transformation: size of a learned vector, starting at zero and adapted with the
             other weights, that is joined to the input (Finn et al. 2017b; the MAML baseline of
             the MMAML paper uses 20). 0 for none.
-        stddev: standard deviation of the initial kernels.
+        stddev: standard deviation of the initial kernels, which are normal; None for
+            Xavier-uniform ones.
         seed: seed of the initialisation.
+        activation: name of a Keras activation, that of the hidden layers.
 
     Raises:
         ValueError: for sizes that are not positive.
@@ -79,8 +81,9 @@ class MLP(TaskNetwork):
         hidden: Sequence[int] = (100, 100, 100),
         outputs: int = 1,
         bias_transformation: int = 0,
-        stddev: float = 0.01,
+        stddev: float | None = 0.01,
         seed: int = 0,
+        activation: str = "relu",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -94,14 +97,18 @@ class MLP(TaskNetwork):
         self.bias_transformation = bias_transformation
         self.stddev = stddev
         self.seed = seed
+        self.activation = activation
+        self._activate = keras.activations.get(activation)
         self.dense = [
-            layers.Dense(
-                units,
-                keras.initializers.RandomNormal(stddev=stddev, seed=layers.derive_seed(seed, i)),
-                dtype=self.dtype_policy,
-            )
+            layers.Dense(units, self._initializer(i), dtype=self.dtype_policy)
             for i, units in enumerate((*self.hidden, outputs))
         ]
+
+    def _initializer(self, layer):
+        seed = layers.derive_seed(self.seed, layer)
+        if self.stddev is None:
+            return keras.initializers.GlorotUniform(seed)
+        return keras.initializers.RandomNormal(stddev=self.stddev, seed=seed)
 
     @property
     def modulated_widths(self):
@@ -147,7 +154,7 @@ class MLP(TaskNetwork):
         for block, dense in enumerate(self.dense):
             z = layers.dense(z, weights[id(dense.kernel)], weights[id(dense.bias)])
             if block < last:
-                z = tf.nn.relu(layers.modulate(z, modulation[block] if modulation else None))
+                z = self._activate(layers.modulate(z, modulation[block] if modulation else None))
         return z
 
     def get_config(self):
@@ -158,6 +165,7 @@ class MLP(TaskNetwork):
             "bias_transformation": self.bias_transformation,
             "stddev": self.stddev,
             "seed": self.seed,
+            "activation": self.activation,
             "name": self.name,
             "dtype": self.dtype_policy,
         }
