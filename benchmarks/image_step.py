@@ -111,7 +111,7 @@ def check(learner, weights, batch) -> tuple[dict, np.ndarray]:
     with np.load(batch) as file:
         arrays = {name: tf.constant(file[name]) for name in file.files}
     episodes = mm.Episodes(**arrays)
-    shard = (*episodes[:4], None, learner.task_weights(episodes))
+    shard = (*episodes[:4], None, learner.task_weights(len(episodes.support_x)))
     tasks = episodes.support_x.shape[0]
     losses, _, gradients = learner._shard_gradients(*shard, groups=tasks if learner.xla else 1)
     found = {

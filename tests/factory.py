@@ -96,7 +96,7 @@ def outer_gradient(made, batch):
     with tf.GradientTape() as tape:
         predictions = made.call(batch[:3], mode=batch.mode)
         losses = made.task_losses(batch.query_y, predictions)
-        loss = tf.reduce_sum(made.task_weights(batch) * losses)
+        loss = tf.reduce_sum(made.task_weights(len(batch.support_x), batch.mode) * losses)
     gradients = tape.gradient(
         loss, [v.value for v in variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
     )
@@ -130,6 +130,6 @@ def outer_loss(made, batch):
     def loss():
         predictions = made.call(batch[:3], mode=batch.mode)
         losses = made.task_losses(batch.query_y, predictions)
-        return tf.reduce_sum(made.task_weights(batch) * losses)
+        return tf.reduce_sum(made.task_weights(len(batch.support_x), batch.mode) * losses)
 
     return loss

@@ -118,7 +118,7 @@ def test_mixed_precision_is_close_to_single():
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False
         )
         learner.build_for(batch)
-        weights = learner.task_weights(batch)
+        weights = learner.task_weights(len(batch.support_x), batch.mode)
         arrays = [tf.constant(a) for a in (*batch[:4], batch.mode)]
         *_, gradients = learner._shard_gradients(*arrays, weights, groups=1)
         assert all(g.dtype == tf.float32 for g in gradients)

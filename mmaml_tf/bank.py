@@ -1,0 +1,97 @@
+"""A bank of learners, one for each mode: the baseline that knows a task's mode."""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from mmaml_tf import networks as networks_lib
+from mmaml_tf.meta_learner import MetaLearner
+
+
+class Bank(MetaLearner):
+    """One independent learner per mode, chosen by each task's true mode.
+
+    The outer loss is the sum over modes of the mean over that mode's tasks, and each network's
+    gradient is clipped on its own, so that training the bank equals training its members apart.
+
+    Args:
+        networks: one task network per mode, initialised independently.
+        inner_loop: see `MetaLearner`.
+        modes: names of the modes, one per network.
+        **kwargs: see `MetaLearner`.
+    """
+
+    needs_mode = True
+
+    def __init__(self, networks, inner_loop, modes, **kwargs):
+        networks = list(networks)
+        if len(networks) != len(modes) or not networks:
+            raise ValueError(
+                f"{len(networks)} networks for {len(modes)} modes; {type(self).__name__} needs "
+                "one per mode."
+            )
+        for part in ("encoder", "modulation"):
+            if kwargs.pop(part, None) is not None:
+                raise ValueError(f"{type(self).__name__} has no {part}.")
+        super().__init__(networks[0], inner_loop, modes=modes, **kwargs)
+        others = [networks_lib.as_task_network(network) for network in networks[1:]]
+        self.networks = [self.network, *others]
+
+    @classmethod
+    def from_learners(cls, learners: Sequence[MetaLearner], modes: Sequence[str]) -> "Bank":
+        """Joins learners, each trained on one mode, into a bank.
+
+        Args:
+            learners: built learners that share network architecture and inner loop.
+            modes: the mode each was trained on.
+        """
+        first = learners[0]
+        bank = cls(
+            [learner.network for learner in learners],
+            first.inner_loop,
+            modes,
+            outer_clip=first.outer_clip,
+            on_nonfinite=first.on_nonfinite,
+        )
+        bank.build(first.support_shapes)
+        return bank
+
+    def _networks(self):
+        return self.networks
+
+    def initial_weights(self, tasks, mode=None):
+        """See `MetaLearner.initial_weights`; raises ValueError when the modes are not given."""
+        del tasks
+        choice = self._choice(mode)
+        banks = zip(*(network.trainable_variables for network in self.networks), strict=True)
+        return [tf.tensordot(choice, tf.stack([v.value for v in bank]), axes=1) for bank in banks]
+
+    def _choice(self, mode):
+        """Returns the one-hot choice of each task's network, `[T, M]`."""
+        if mode is None:
+            raise ValueError(
+                f"{type(self).__name__} chooses a network by each task's mode, but no mode was "
+                f"given; pass mode=..., the index in {self.modes}."
+            )
+        return tf.one_hot(mode, len(self.networks), dtype=tf.as_dtype(self.compute_dtype))
+
+    def task_weights(self, tasks, mode=None):
+        """Returns the weights of the sum of the modes' mean losses."""
+        del tasks
+        of_mode = self._choice(mode)
+        counts = tf.reduce_sum(of_mode, axis=0)
+        return 1 / tf.linalg.matvec(of_mode, counts)
+
+    def gradient_groups(self):
+        """One group per mode."""
+        return [network.trainable_variables for network in self.networks]
+
+    def get_config(self):
+        """Returns the constructor arguments."""
+        config = super().get_config()
+        for part in ("network", "encoder", "modulation"):
+            del config[part]
+        return config | {
+            "networks": [keras.saving.serialize_keras_object(network) for network in self.networks]
+        }
