@@ -1,1 +1,23 @@
-"""Meta-reinforcement learning."""
+"""Multimodal meta-reinforcement learning. Importing it registers the environments."""
+
+from mmaml_tf.rl import environments
+from mmaml_tf.rl.encoders import TrajectoryEncoder
+from mmaml_tf.rl.goals import GoalModes, Goals, GoalTasks, HeldOutGoals
+from mmaml_tf.rl.learners import MultimodalProMP, MultiProMP, PolicyLearner, ProMP
+from mmaml_tf.rl.policies import GaussianPolicy
+from mmaml_tf.rl.trajectories import Trajectories
+
+__all__ = [
+    "GaussianPolicy",
+    "GoalModes",
+    "GoalTasks",
+    "Goals",
+    "HeldOutGoals",
+    "MultiProMP",
+    "MultimodalProMP",
+    "PolicyLearner",
+    "ProMP",
+    "Trajectories",
+    "TrajectoryEncoder",
+    "environments",
+]

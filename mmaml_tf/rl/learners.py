@@ -92,9 +92,7 @@ class PolicyLearner(MetaLearner):
         outer_clip: float | None = None,
         **kwargs,
     ):
-        super().__init__(
-            network, inner_loop, encoder, modulation, outer_clip=outer_clip, **kwargs
-        )
+        super().__init__(network, inner_loop, encoder, modulation, outer_clip=outer_clip, **kwargs)
         if not (clip > 0 and kl_penalty >= 0 and epochs >= 1):
             raise ValueError(
                 f"clip={clip}, kl_penalty={kl_penalty}, epochs={epochs}: clip must be positive, "
@@ -109,6 +107,10 @@ class PolicyLearner(MetaLearner):
         self.discount = discount
         self.gae_lambda = gae_lambda
         self.rollouts = None
+        self._inner_step, self._prepare, self._modulate = (
+            tf.function(function, autograph=False, reduce_retracing=True)
+            for function in (self._take_inner_step, self._prepare_experience, self.modulate)
+        )
         self.returns = [
             keras.metrics.Mean(name=f"return_after_{step}") for step in range(inner_loop.steps + 1)
         ]
@@ -255,17 +257,12 @@ class PolicyLearner(MetaLearner):
         """
         super().compile(optimizer, **kwargs)
         self.rollouts = rollouts
+        # What is left as it is: XLA solves small linear equations slowly, and runs an encoder's
+        # recurrence on one core.
         self._inner_step = self._compiled(self._take_inner_step)
-        eager = self.run_eagerly
-        # XLA has no solver of linear equations that is quick on small batches, and runs the
-        # recurrence of an encoder on one core.
-        self._prepare, self._modulate = (
-            function if eager else tf.function(function, autograph=False, reduce_retracing=True)
-            for function in (self._prepare_experience, self.modulate)
-        )
-        self._optimise = (
-            self.outer_step if eager else tf.function(self.outer_step, autograph=False)
-        )
+        self._optimise = self.outer_step
+        if not self.run_eagerly:
+            self._optimise = tf.function(self.outer_step, autograph=False)
 
     def get_compile_config(self):
         """Returns None: the environment is not stored, so a loaded learner is to be compiled."""
@@ -315,9 +312,7 @@ class PolicyLearner(MetaLearner):
         """Returns ProMP's objective `[t]` (Rothfuss et al. 2019, eq. 10), and the divergence."""
         size = len(promp.Experience._fields)
         parts, mode = batch[4:-1], batch[-1]
-        experiences = [
-            promp.Experience(*parts[i : i + size]) for i in range(0, len(parts), size)
-        ]
+        experiences = [promp.Experience(*parts[i : i + size]) for i in range(0, len(parts), size)]
         divergences = []
 
         def policy(weights, step):
