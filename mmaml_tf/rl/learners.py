@@ -268,7 +268,7 @@ class PolicyLearner(MetaLearner):
         """Returns None: the environment is not stored, so a loaded learner is to be compiled."""
 
     def make_train_function(self, force=False):
-        """Makes what `fit` calls: acting is Python, and the rest of a step is compiled by itself."""
+        """Makes what `fit` calls; acting is Python, the rest of a step is compiled by itself."""
         if self.train_function is None or force:
             self.train_function = lambda iterator: self.train_step(next(iterator))
 
