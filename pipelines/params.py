@@ -135,6 +135,45 @@ def classification_cell(params: dict, name: str) -> dict:
     return defaults | own | get(params, f"classification.protocols.{protocol}")
 
 
+def reinforcement_scale(params: dict, scale: str) -> dict:
+    """Returns and checks the reinforcement-learning settings of a scale."""
+    where = f"scales.{scale}.reinforcement"
+    settings = get(params, where)
+    for name in ("tasks", "rollouts", "log_every", "checkpoint_every"):
+        _positive(f"{where}.{name}", get(settings, name))
+    for environment in get(params, "reinforcement.environments"):
+        for name in ("iterations", "member_iterations", "tasks_per_mode", "evaluation_rollouts"):
+            _positive(f"{where}.{name}.{environment}", get(settings, f"{name}.{environment}"))
+    return settings
+
+
+def reinforcement_cell(params: dict, name: str) -> dict:
+    """Returns the complete settings of a cell named `<method>-<environment>-<modes>`.
+
+    Modes are the number of a published set, or for a member of Multi-ProMP the name of one.
+    """
+    method, _, rest = name.partition("-")
+    environment, _, modes = rest.partition("-")
+    for kind, key in (("methods", method), ("environments", environment)):
+        known = get(params, f"reinforcement.{kind}")
+        if key not in known or not modes:
+            raise ParameterError(
+                f"cell {name!r} is not <method>-<environment>-<modes>: {key!r} is none of "
+                f"reinforcement.{kind}, {sorted(known)}, or the modes are missing."
+            )
+    defaults = get(params, "reinforcement.defaults")
+    own = get(params, f"reinforcement.environments.{environment}")
+    own = own | get(params, f"reinforcement.methods.{method}")
+    unknown = sorted(set(own) - set(defaults) - {"method"})
+    if unknown:
+        raise ParameterError(
+            f"reinforcement.methods.{method} or reinforcement.environments.{environment} has "
+            f"unknown settings {unknown}; known are {sorted(defaults)} and method."
+        )
+    get(own, "method")
+    return defaults | own
+
+
 def digest(config: dict) -> str:
     """Returns a short digest of a configuration."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
@@ -175,4 +214,5 @@ def check_cell(params: dict, arguments: argparse.Namespace) -> None:
 CELL_SETTINGS = {
     "regression": (regression_cell, regression_scale),
     "classification": (classification_cell, classification_scale),
+    "reinforcement": (reinforcement_cell, reinforcement_scale),
 }

@@ -1,0 +1,100 @@
+"""Evaluation of policy learners on held-out goals."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mmaml_tf.evaluation import Report
+from mmaml_tf.rl.goals import GoalTasks, HeldOutGoals
+
+# Tasks that are sampled at once.
+_BATCH = 40
+
+
+class Examples(NamedTuple):
+    """One rollout of some held-out tasks, before and after each inner step.
+
+    Attributes:
+        observations: `[C, n, L, O]`.
+        goals: `[n, G]`.
+        mode: `[n]` mode of each task.
+    """
+
+    observations: np.ndarray
+    goals: np.ndarray
+    mode: np.ndarray
+
+
+class PolicyReport(NamedTuple):
+    """What `evaluate` returns.
+
+    Attributes:
+        report: a `Report` whose measure is "return", each task's mean over its rollouts.
+        embeddings: `[N, E]` task embeddings, or None without an encoder.
+        examples: `Examples` of the first tasks of each mode.
+        unstable: rollouts in which the environment became unstable.
+    """
+
+    report: Report
+    embeddings: np.ndarray | None
+    examples: Examples
+    unstable: int
+
+
+def evaluate(
+    learner,
+    tasks: GoalTasks | HeldOutGoals,
+    tasks_per_mode: int = 100,
+    seed: int = 7,
+    steps: int | None = None,
+    rollouts=None,
+    examples_per_mode: int = 4,
+) -> PolicyReport:
+    """Evaluates a learner by its undiscounted returns on held-out goals.
+
+    Args:
+        learner: a built `PolicyLearner`.
+        tasks: a distribution of goals, or what its `held_out` returned.
+        tasks_per_mode: goals drawn of each mode, when `tasks` is a distribution.
+        seed: seed of those goals.
+        steps: number of inner steps; by default the inner loop's own.
+        rollouts: a `Rollouts`; by default the one given to `compile`.
+        examples_per_mode: tasks of each mode of which one rollout is kept.
+
+    Returns:
+        A `PolicyReport`; `print(result.report)` shows it by mode.
+
+    Raises:
+        ValueError: for a learner without environment or weights, or a negative number of steps.
+    """
+    held_out = tasks if isinstance(tasks, HeldOutGoals) else tasks.held_out(tasks_per_mode, seed)
+    number = np.arange(held_out.tasks)
+    first = np.array([number[held_out.mode == m].min() for m in range(len(held_out.modes))])
+    kept = number - first[held_out.mode] < examples_per_mode
+    returns, embeddings, observations, unstable = [], [], [], 0
+    for index, goals in enumerate(held_out.batches(_BATCH)):
+        # Batches of one set share its origin; their rollouts are to differ.
+        goals = goals._replace(origin=[*np.asarray(goals.origin), index])
+        stages = list(learner.stages(goals, steps, rollouts))
+        trajectories = [stage.trajectories for stage in stages]
+        returns.append([t.returns().numpy().mean(axis=1) for t in trajectories])
+        unstable += sum(int((t.mask.numpy().min(axis=-1) == 0).sum()) for t in trajectories)
+        if learner.encoder is not None:
+            embeddings.append(learner.embed(trajectories[0]).numpy())
+        chosen = kept[index * _BATCH : index * _BATCH + len(goals.goal)]
+        observations.append([t.observations.numpy()[chosen, 0] for t in trajectories])
+    curve = tuple(range(len(stages)))
+    return PolicyReport(
+        Report(
+            {"return": np.concatenate(returns, axis=1)},
+            held_out.mode,
+            held_out.modes,
+            curve[-1],
+            curve,
+        ),
+        np.concatenate(embeddings) if embeddings else None,
+        Examples(
+            np.concatenate(observations, axis=1), held_out.goals.goal[kept], held_out.mode[kept]
+        ),
+        unstable,
+    )

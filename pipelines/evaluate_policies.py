@@ -1,0 +1,92 @@
+"""Evaluates one cell of the reinforcement-learning table on the held-out goals."""
+
+import json
+
+from pipelines import params as parameters
+
+# Tasks of each mode of which one rollout is kept for pictures.
+_EXAMPLES_PER_MODE = 4
+
+
+def main() -> None:
+    """Evaluates the cell that the command line names."""
+    arguments = parameters.cell_arguments(__doc__, "reinforcement")
+    params = parameters.load()
+    parameters.check_cell(params, arguments)
+
+    import numpy as np
+
+    from mmaml_tf.rl.evaluation import evaluate
+    from pipelines import cells
+
+    cells.configure_tensorflow(params["threads"])
+    cell = cells.of(params, arguments)
+    settings = parameters.get(params, "reinforcement.evaluation")
+    learner = cell.trained_learner()
+    held_out = cell.tasks().held_out(cell.schedule["tasks_per_mode"], settings["seed"])
+    result = evaluate(
+        learner,
+        held_out,
+        rollouts=cell.rollouts(cell.schedule["evaluation_rollouts"]),
+        examples_per_mode=_EXAMPLES_PER_MODE,
+    )
+    print(f"{cell.run_name}\n{result.report}", flush=True)
+
+    cell.evaluation.parent.mkdir(parents=True, exist_ok=True)
+    cell.metrics.parent.mkdir(parents=True, exist_ok=True)
+    embeddings = {}
+    if result.embeddings is not None:
+        embeddings = {"embeddings": result.embeddings, "embeddings_mode": held_out.mode}
+    np.savez(
+        cell.evaluation,
+        mode=result.report.mode,
+        modes=result.report.modes,
+        steps=result.report.steps,
+        curve=result.report.curve,
+        **result.report.measures,
+        **{f"examples_{name}": array for name, array in result.examples._asdict().items()},
+        **embeddings,
+    )
+    metrics = {
+        "cell": cell.name,
+        "seed": cell.seed,
+        "iterations": cell.schedule["iterations"],
+        "environment_steps": environment_steps(cell),
+        "inner_steps": result.report.steps,
+        "rollouts": cell.schedule["evaluation_rollouts"],
+        "skipped_updates": int(learner.guard.skipped),
+        "unstable_rollouts": result.unstable,
+        "held_out_digest": held_out.digest(),
+        "overall": _estimates(result.report, None),
+        "modes": {mode: _estimates(result.report, mode) for mode in result.report.modes},
+    }
+    cell.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
+    _track(cell, held_out, metrics)
+
+
+def environment_steps(cell) -> int:
+    """Returns the environment steps of a cell's training."""
+    horizon = cell.rollouts(1).horizon
+    each = (cell.settings["inner_steps"] + 1) * cell.schedule["rollouts"] * horizon
+    return cell.schedule["iterations"] * cell.batch * each
+
+
+def _estimates(report, mode):
+    """Returns the return before adaptation and after each inner step."""
+    return {
+        f"steps_{steps}": {"return": report.estimate(mode, steps)._asdict()}
+        for steps in report.curve
+    }
+
+
+def _track(cell, held_out, metrics):
+    """Sends the metrics to the cell's tracked run."""
+    with cell.tracker("evaluate") as tracker:
+        tracker.log_summary(metrics)
+        tracker.log_dataset("held-out goals", held_out.digest(), cell.tasks().config())
+        if cell.history.exists():
+            tracker.log_artifact(cell.history)
+
+
+if __name__ == "__main__":
+    main()
