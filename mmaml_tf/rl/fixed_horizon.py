@@ -1,0 +1,147 @@
+"""Vector environments whose episodes all last the same number of steps, checked at every step."""
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+
+
+class FixedHorizonEnvs:
+    """N gymnasium environments that pursue given goals for exactly L steps.
+
+    Actions of ± `action_range` are the bounds of the environments' own actions; what lies
+    between is mapped linearly and what lies beyond is clipped.
+
+    Args:
+        envs: a vector environment with vectors as observations, and as actions within finite
+            bounds, whose `reset` takes `options={"task": goals [N, G]}`; or gymnasium's own
+            collections of single environments that take `options={"task": goal [G]}`.
+        horizon: number L of steps of an episode.
+        action_range: see above.
+
+    Raises:
+        ValueError: for other spaces of observations or actions, or a horizon of no step.
+    """
+
+    def __init__(self, envs: VectorEnv, horizon: int, action_range: float):
+        observations, actions = envs.single_observation_space, envs.single_action_space
+        for name, space in (("observations", observations), ("actions", actions)):
+            if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+                raise ValueError(f"{name} of {envs} are {space}; expected a Box of one axis.")
+        if not actions.is_bounded():
+            raise ValueError(f"actions of {envs} are {actions}; expected finite bounds.")
+        self.horizon = check_horizon(horizon)
+        self.size = envs.num_envs
+        self.observation_size, self.action_size = observations.shape[0], actions.shape[0]
+        #: which environments have become unstable since the reset `[N]`
+        self.unstable = np.zeros(self.size, bool)
+        self._envs = envs
+        self._low, self._high = actions.low, actions.high
+        self._middle = (actions.high + actions.low) / 2
+        self._gain = (actions.high - actions.low) / (2 * action_range)
+
+    def reset(self, goals: np.ndarray, seed: int) -> np.ndarray:
+        """Starts an episode with the goals `[N, G]`; returns observations `[N, O]`, float32."""
+        self._steps = 0
+        self.unstable = np.zeros_like(self.unstable)
+        if isinstance(self._envs.unwrapped, (SyncVectorEnv, AsyncVectorEnv)):
+            observations = self._reset_single_envs(goals, seed)
+        else:
+            observations, _ = self._envs.reset(seed=seed, options={"task": goals})
+        return self._checked(observations, np.zeros(self.size))[0]
+
+    def _reset_single_envs(self, goals, seed):
+        """Resets a collection of single environments, all of which are given the same options.
+
+        So all start with the first goal, and those of each other goal are then reset to theirs.
+        """
+        distinct, index = np.unique(goals, axis=0, return_inverse=True)
+        for number, goal in enumerate(distinct):
+            mask = {"reset_mask": index.reshape(-1) == number} if number else {}
+            observations, _ = self._envs.reset(seed=seed, options={"task": goal, **mask})
+        return observations
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Steps all environments.
+
+        Args:
+            actions: `[N, A]`.
+
+        Returns:
+            Observations `[N, O]` and rewards `[N]`, float32, and whether this was step L.
+
+        Raises:
+            ValueError: for actions of another shape or that are not finite, before anything is
+                stepped; for environments that do not all end at step L or give observations or
+                rewards of another shape.
+        """
+        if actions.shape != (self.size, self.action_size):
+            raise ValueError(
+                f"actions have shape {actions.shape}; expected {(self.size, self.action_size)} "
+                "(environments, action size)."
+            )
+        if not np.isfinite(actions).all():
+            raise ValueError(self._describe_nonfinite(actions))
+        actions = np.clip(actions * self._gain + self._middle, self._low, self._high)
+        observations, rewards, terminated, truncated, infos = self._envs.step(actions)
+        self._steps += 1
+        last = self._steps == self.horizon
+        if terminated.any() or not (truncated.all() if last else not truncated.any()):
+            raise ValueError(
+                f"step {self._steps} of {self._envs} ended with {terminated.sum()} terminated and "
+                f"{truncated.sum()} truncated of {self.size} environments; expected none to end "
+                f"before the horizon, step {self.horizon}, and all to be truncated there. Use an "
+                "environment that never terminates, and give its horizon as max_episode_steps."
+            )
+        if "unstable" in infos:
+            self.unstable = self.unstable | infos["unstable"].astype(bool)
+        return *self._checked(observations, rewards), last
+
+    def close(self) -> None:
+        """Closes the environments."""
+        self._envs.close()
+
+    def _checked(self, observations, rewards):
+        expected = (self.size, self.observation_size), (self.size,)
+        if (observations.shape, rewards.shape) != expected:
+            raise ValueError(
+                f"step {self._steps} of {self._envs} gave observations of shape "
+                f"{observations.shape} and rewards of shape {rewards.shape}; expected "
+                f"{expected[0]} and {expected[1]}."
+            )
+        # Copies, because environments may use their arrays again.
+        return observations.astype(np.float32), rewards.astype(np.float32)
+
+    def _describe_nonfinite(self, actions):
+        bad = np.flatnonzero(~np.isfinite(actions).all(axis=1))
+        return (
+            f"actions for step {self._steps} are not finite in {len(bad)} of {self.size} "
+            f"environments, first in environment {bad[0]}: {actions[bad[0]]}. The policy's "
+            "weights may have diverged (use a smaller inner learning rate), or the environment's "
+            "observations."
+        )
+
+
+def check_horizon(horizon: int | None) -> int:
+    """Returns the horizon; raises ValueError unless it is a number of steps, at least one."""
+    if isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:
+        raise ValueError(
+            f"the horizon is {horizon}; expected a fixed one of at least one step: give "
+            "max_episode_steps, here or where the environment is registered."
+        )
+    return horizon
+
+
+def registered_horizon(environment: str, **env_kwargs) -> int:
+    """Returns the horizon of a registered environment, unless `max_episode_steps` says another.
+
+    Raises:
+        ValueError: for an unknown environment, or one without a horizon.
+    """
+    try:
+        spec = gymnasium.spec(environment)
+    except gymnasium.error.Error as error:
+        raise ValueError(
+            f"unknown environment {environment!r}: {error} Importing mmaml_tf.rl registers "
+            "this package's own; gymnasium.pprint_registry() prints all."
+        ) from None
+    return check_horizon(env_kwargs.get("max_episode_steps", spec.max_episode_steps))
