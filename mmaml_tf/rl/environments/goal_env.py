@@ -105,7 +105,6 @@ class GoalVectorEnv(gymnasium.vector.VectorEnv):
         modes: number or names of the modes that goals are drawn from.
         max_episode_steps: horizon L.
         render_mode: None.
-        advance: steps states like `world.advance`, which is the default.
 
     Raises:
         ValueError: for unknown modes or counts below 1; by `reset`, for unknown options and
@@ -121,7 +120,6 @@ class GoalVectorEnv(gymnasium.vector.VectorEnv):
         modes: int | Sequence[str],
         max_episode_steps: int,
         render_mode: str | None,
-        advance=None,
     ):
         _check_render_mode(render_mode, ())
         for name, value in (("num_envs", num_envs), ("max_episode_steps", max_episode_steps)):
@@ -129,7 +127,7 @@ class GoalVectorEnv(gymnasium.vector.VectorEnv):
                 raise ValueError(f"{name}={value}: expected at least 1.")
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
         self._world = world
-        self._advance = advance or world.advance
+        self._advance = world.advance
         self._modes = GoalModes(world.environment, modes)
         self._horizon = max_episode_steps
         self.num_envs = num_envs

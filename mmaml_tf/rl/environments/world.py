@@ -17,7 +17,6 @@ class World(ABC):
         observation_size: number of values O of an observation.
         action_size: number of values A of an action.
         action_limit: bound of every action value, positive and negative.
-        fps: steps per second of simulated time.
     """
 
     environment: str
@@ -25,7 +24,6 @@ class World(ABC):
     observation_size: int
     action_size: int
     action_limit: float
-    fps: int
 
     @abstractmethod
     def start(self, rng: np.random.Generator, count: int) -> np.ndarray:
