@@ -41,6 +41,8 @@ class ThreadedSteps:
 
     def __call__(self, states, actions):
         """Steps `[n, S]` states with `[n, A]` actions; returns new states and `stable` `[n]`."""
+        if not len(states):
+            return states, np.ones(0, bool)  # MuJoCo crashes on an empty batch
         part = slice(len(states))
         before, after, controls = self._before[part], self._after[part], self._controls[part]
         before[:, 1:] = states

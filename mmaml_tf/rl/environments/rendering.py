@@ -66,6 +66,6 @@ class MujocoRenderer:
         lines = self._messages.read().decode(errors="replace").strip().splitlines() or ["?"]
         return (
             f"MuJoCo cannot draw on this machine: {lines[-1]} (exit code {code}). Choose an OpenGL "
-            "backend with the environment variable MUJOCO_GL (egl, osmesa or glfw), or use "
+            "backend with the environment variable MUJOCO_GL (egl or glfw), or use "
             "render_mode=None."
         )
