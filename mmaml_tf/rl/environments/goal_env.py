@@ -58,8 +58,8 @@ class GoalEnv(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Starts an episode; returns the observation `[O]` and {"task": goal}."""
-        super().reset(seed=seed)
         task, state = _read(options, (self._modes.goal_size,), (self.world.state_size,))
+        super().reset(seed=seed)
         # Both are drawn even if given, so that a seed means the same with and without options.
         goal, start = _draw(self.world, self._modes, self.np_random, 1)
         self._goal = goal if task is None else task[None]
@@ -156,12 +156,12 @@ class GoalVectorEnv(gymnasium.vector.VectorEnv):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Starts all episodes; returns observations `[N, O]` and {"task": goals}."""
-        # One generator for the whole batch: N of them would cost more than the episode.
-        if seed is not None:
-            self._np_random, self._np_random_seed = seeding.np_random(seed)
         count = self.num_envs
         shapes = (count, self._modes.goal_size), (count, self.world.state_size)
         tasks, states = _read(options, *shapes)
+        # One generator for the whole batch: N of them would cost more than the episode.
+        if seed is not None:
+            self._np_random, self._np_random_seed = seeding.np_random(seed)
         goals, starts = _draw(self.world, self._modes, self.np_random, count)
         self._goals = goals if tasks is None else tasks
         self._states = starts if states is None else states
