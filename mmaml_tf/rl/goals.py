@@ -158,7 +158,8 @@ class GoalModes:
         sets = self.setting.mode_sets
         if isinstance(modes, int) and modes in sets:
             return sets[modes]
-        names = (modes,) if isinstance(modes, str | int) else tuple(modes)
+        several = isinstance(modes, Sequence) and not isinstance(modes, str)
+        names = tuple(modes) if several else (modes,)
         if not names or not set(names) <= set(known) or len(set(names)) < len(names):
             raise ValueError(
                 f"modes={modes!r} of {self.environment!r}: give a number of modes among "

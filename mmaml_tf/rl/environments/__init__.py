@@ -4,13 +4,17 @@ import gymnasium
 
 from mmaml_tf.rl.goals import SETTINGS
 
-_HORIZONS = {"point_mass": 100}
-_CLASSES = {"point_mass": "PointMass"}
+# Each environment's class, but for its ending, and its horizon.
+_ENVIRONMENTS = {
+    "point_mass": ("PointMass", 100),
+    "reacher": ("Reacher", 50),
+    "ant": ("Ant", 250),
+}
 
 
 def _register():
-    for name, horizon in _HORIZONS.items():
-        entry_point = f"{__name__}.{name}:{_CLASSES[name]}"
+    for name, (prefix, horizon) in _ENVIRONMENTS.items():
+        entry_point = f"{__name__}.{name}:{prefix}"
         gymnasium.register(
             SETTINGS[name].env_id,
             entry_point=f"{entry_point}Env",

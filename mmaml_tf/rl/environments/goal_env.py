@@ -27,6 +27,9 @@ class GoalEnv(gymnasium.Env):
         modes: number or names of the modes that goals are drawn from.
         render_mode: None or "rgb_array".
 
+    Attributes:
+        world: the physics.
+
     Raises:
         ValueError: for unknown modes or render modes; by `reset`, for unknown options and tasks
             or states of a wrong shape; by `step`, for actions of a wrong shape or not finite.
@@ -35,7 +38,7 @@ class GoalEnv(gymnasium.Env):
 
     def __init__(self, world: World, modes: int | Sequence[str], render_mode: str | None):
         _check_render_mode(render_mode, self.metadata["render_modes"])
-        self._world = world
+        self.world = world
         self._modes = GoalModes(world.environment, modes)
         self.render_mode = render_mode
         self.observation_space, self.action_space = _spaces(world)
@@ -55,27 +58,27 @@ class GoalEnv(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Starts an episode; returns the observation `[O]` and {"task": goal}."""
+        task, state = _read(options, (self._modes.goal_size,), (self.world.state_size,))
         super().reset(seed=seed)
-        task, state = _read(options, (self._modes.goal_size,), (self._world.state_size,))
         # Both are drawn even if given, so that a seed means the same with and without options.
-        goal, start = _draw(self._world, self._modes, self.np_random, 1)
+        goal, start = _draw(self.world, self._modes, self.np_random, 1)
         self._goal = goal if task is None else task[None]
         self._state = start if state is None else state[None]
         self._unstable = False
-        return self._world.observe(self._state)[0], {"task": self.task}
+        return self.world.observe(self._state)[0], {"task": self.task}
 
     def step(self, action):
         """Advances by one step; returns Gymnasium's five values."""
         _check_started(self._state)
-        action = _check_actions(action, self.action_space.shape, self._world.action_limit)[None]
+        action = _check_actions(action, self.action_space.shape, self.world.action_limit)[None]
         reward = 0.0
         if not self._unstable:
-            state, stable = self._world.advance(self._state, action)
+            state, stable = self.world.advance(self._state, action)
             self._unstable = not stable[0]
             if stable[0]:
                 self._state = state
-                reward = float(self._world.reward(state, action, self._goal)[0])
-        observation = self._world.observe(self._state)[0]
+                reward = float(self.world.reward(state, action, self._goal)[0])
+        observation = self.world.observe(self._state)[0]
         return observation, reward, False, False, {"unstable": self._unstable}
 
     def render(self):
@@ -83,11 +86,11 @@ class GoalEnv(gymnasium.Env):
         _check_started(self._state)
         if self.render_mode is None:
             return None
-        return self._world.render(self._state[0], self._goal[0])
+        return self.world.render(self._state[0], self._goal[0])
 
     def close(self):
         """Frees the simulation's resources."""
-        self._world.close()
+        self.world.close()
 
 
 class GoalVectorEnv(gymnasium.vector.VectorEnv):
@@ -105,7 +108,9 @@ class GoalVectorEnv(gymnasium.vector.VectorEnv):
         modes: number or names of the modes that goals are drawn from.
         max_episode_steps: horizon L.
         render_mode: None.
-        advance: steps states like `world.advance`, which is the default.
+
+    Attributes:
+        world: the physics.
 
     Raises:
         ValueError: for unknown modes or counts below 1; by `reset`, for unknown options and
@@ -121,15 +126,14 @@ class GoalVectorEnv(gymnasium.vector.VectorEnv):
         modes: int | Sequence[str],
         max_episode_steps: int,
         render_mode: str | None,
-        advance=None,
     ):
         _check_render_mode(render_mode, ())
         for name, value in (("num_envs", num_envs), ("max_episode_steps", max_episode_steps)):
             if value < 1:
                 raise ValueError(f"{name}={value}: expected at least 1.")
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
-        self._world = world
-        self._advance = advance or world.advance
+        self.world = world
+        self._advance = world.advance
         self._modes = GoalModes(world.environment, modes)
         self._horizon = max_episode_steps
         self.num_envs = num_envs
@@ -152,26 +156,26 @@ class GoalVectorEnv(gymnasium.vector.VectorEnv):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Starts all episodes; returns observations `[N, O]` and {"task": goals}."""
+        count = self.num_envs
+        shapes = (count, self._modes.goal_size), (count, self.world.state_size)
+        tasks, states = _read(options, *shapes)
         # One generator for the whole batch: N of them would cost more than the episode.
         if seed is not None:
             self._np_random, self._np_random_seed = seeding.np_random(seed)
-        count = self.num_envs
-        shapes = (count, self._modes.goal_size), (count, self._world.state_size)
-        tasks, states = _read(options, *shapes)
-        goals, starts = _draw(self._world, self._modes, self.np_random, count)
+        goals, starts = _draw(self.world, self._modes, self.np_random, count)
         self._goals = goals if tasks is None else tasks
         self._states = starts if states is None else states
         self._live = slice(None)
         self._unstable = np.zeros(count, bool)
         self._elapsed = 0
-        return self._world.observe(self._states), {"task": self.tasks, "_task": self._all.copy()}
+        return self.world.observe(self._states), {"task": self.tasks, "_task": self._all.copy()}
 
     def step(self, actions):
         """Advances all by one step; returns Gymnasium's five values, each with a leading N."""
         _check_started(self._states)
         if self._elapsed == self._horizon:
             raise ResetNeeded(f"all episodes ended after {self._horizon} steps: call reset().")
-        actions = _check_actions(actions, self.action_space.shape, self._world.action_limit)
+        actions = _check_actions(actions, self.action_space.shape, self.world.action_limit)
         rewards = np.zeros(self.num_envs)
         live = self._live
         states, stable = self._advance(self._states[live], actions[live])
@@ -180,16 +184,16 @@ class GoalVectorEnv(gymnasium.vector.VectorEnv):
             self._unstable = np.isin(np.arange(self.num_envs), live, invert=True)
             states = states[stable]
         self._states[live] = states
-        rewards[live] = self._world.reward(states, actions[live], self._goals[live])
+        rewards[live] = self.world.reward(states, actions[live], self._goals[live])
         self._elapsed += 1
         terminated = np.zeros(self.num_envs, bool)
         truncated = np.full(self.num_envs, self._elapsed == self._horizon)
         infos = {"unstable": self._unstable.copy(), "_unstable": self._all.copy()}
-        return self._world.observe(self._states), rewards, terminated, truncated, infos
+        return self.world.observe(self._states), rewards, terminated, truncated, infos
 
     def close_extras(self, **kwargs):
         """Frees the simulation's resources."""
-        self._world.close()
+        self.world.close()
 
 
 def _spaces(world, *batch):
@@ -229,15 +233,13 @@ def _check_actions(actions, shape, limit):
     actions = np.asarray(actions, np.float64)
     if actions.shape != shape:
         raise ValueError(f"actions have shape {actions.shape}; expected {shape}.")
-    clipped = np.maximum(np.minimum(actions, limit), -limit)
-    # Infinity is clipped away, so the actions themselves are looked at.
     if not np.isfinite(actions).all():
         rows = np.flatnonzero(~np.isfinite(actions.reshape(-1, shape[-1])).all(axis=1))
         raise ValueError(
             f"actions of {len(rows)} environments are not finite (first: {rows[:5].tolist()}); "
             "the policy that gave them has diverged."
         )
-    return clipped
+    return np.maximum(np.minimum(actions, limit), -limit)
 
 
 def _check_started(state):

@@ -24,7 +24,6 @@ class PointMass(World):
     observation_size = 4
     action_size = 2
     action_limit = 0.1
-    fps = 20
 
     def start(self, rng, count):
         """Draws `[N, 4]` states to start from."""
@@ -63,7 +62,7 @@ class PointMass(World):
 class PointMassEnv(GoalEnv):
     """One point mass; see `PointMass` for its physics and `GoalEnv` for its interface."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": PointMass.fps}  # noqa: RUF012
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
 
     def __init__(self, modes: int | Sequence[str] = 1, render_mode: str | None = None):
         super().__init__(PointMass(), modes, render_mode)

@@ -17,7 +17,6 @@ class World(ABC):
         observation_size: number of values O of an observation.
         action_size: number of values A of an action.
         action_limit: bound of every action value, positive and negative.
-        fps: steps per second of simulated time.
     """
 
     environment: str
@@ -25,7 +24,6 @@ class World(ABC):
     observation_size: int
     action_size: int
     action_limit: float
-    fps: int
 
     @abstractmethod
     def start(self, rng: np.random.Generator, count: int) -> np.ndarray:
@@ -55,6 +53,7 @@ def stable_states(states: np.ndarray) -> np.ndarray:
     """Returns `[N]`: whether all values of a state `[N, S]` are finite and of sensible size."""
     flat = states.reshape(-1)
     # If the sum of all squares is small enough, so is every value; NaN compares as false.
-    if np.dot(flat, flat) < _LARGEST**2:
-        return np.ones(len(states), bool)
+    with np.errstate(over="ignore"):
+        if np.dot(flat, flat) < _LARGEST**2:
+            return np.ones(len(states), bool)
     return (np.abs(states) < _LARGEST).all(axis=1)
