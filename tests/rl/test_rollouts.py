@@ -287,7 +287,7 @@ def test_a_policy_for_other_observations_is_refused(rollouts):
 
 def test_collecting_inside_a_graph_is_refused(rollouts, policy):
     graph = tf.function(lambda: rollouts.collect(policy, shared(policy), None, GOALS, (0,)).mask)
-    with pytest.raises(ValueError, match="call it eagerly"):
+    with pytest.raises(ValueError, match="call it outside"):
         graph()
 
 
