@@ -100,8 +100,8 @@ class Rollouts:
         """
         if not tf.executing_eagerly():
             raise ValueError(
-                "collect() steps environments, which a graph cannot; call it eagerly, in Keras "
-                "with compile(run_eagerly=True)."
+                "collect() steps environments, which cannot be part of another graph; call it "
+                "outside tf.function."
             )
         goals = _check_goals(goals)
         self._envs_for(len(goals))
