@@ -32,11 +32,7 @@ def write_saved_model(learner, path) -> None:
         ValueError: if the learner is not built and compiled, or `path` is something else than a
             SavedModel.
     """
-    if not learner.built or not learner.compiled:
-        raise ValueError("only a built and compiled learner can be exported; train or load it.")
-    path = Path(path)
-    if path.exists() and not (path / "saved_model.pb").exists():
-        raise ValueError(f"{path} exists and is no SavedModel; choose another directory.")
+    path = check_exportable(learner, path)
     specs = _specs(learner)
     predict = _predictions(learner)
     if len(specs[0].shape) > 3:  # images
@@ -59,10 +55,31 @@ def write_saved_model(learner, path) -> None:
                 return learner.embed(tf.identity(support_x), tf.identity(support_y))
 
         module.embed = embed
+    endpoints = {"adapt_and_predict", "embed"} & set(dir(module))
+    save_module(module, path, {name: getattr(module, name) for name in endpoints})
+
+
+def check_exportable(learner, path) -> Path:
+    """Returns the path; raises ValueError unless the learner can be written there."""
+    if not learner.built or not learner.compiled:
+        raise ValueError("only a built and compiled learner can be exported; train or load it.")
+    path = Path(path)
+    if path.exists() and not (path / "saved_model.pb").exists():
+        raise ValueError(f"{path} exists and is no SavedModel; choose another directory.")
+    return path
+
+
+def save_module(module: tf.Module, path: Path, signatures=None) -> None:
+    """Writes a module as a SavedModel that appears under its name only when complete.
+
+    Args:
+        module: what is written.
+        path: where to.
+        signatures: its functions that a server is to offer, by name.
+    """
     partial = path.with_name(f".partial-{path.name}")
     shutil.rmtree(partial, ignore_errors=True)
-    endpoints = {"adapt_and_predict", "embed"} & set(dir(module))
-    tf.saved_model.save(module, str(partial), {name: getattr(module, name) for name in endpoints})
+    tf.saved_model.save(module, str(partial), signatures)
     shutil.rmtree(path, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial.rename(path)

@@ -1,11 +1,11 @@
 """The cells of the reinforcement-learning table: from parameters to goals and learners."""
 
 import keras
-from mmaml_tf.rl.rollouts import Rollouts
 
 import mmaml_tf as mm
 from mmaml_tf import rl
 from mmaml_tf.layers import derive_seed
+from mmaml_tf.rl.rollouts import Rollouts
 from pipelines import params as parameters
 from pipelines.cells import Cell
 

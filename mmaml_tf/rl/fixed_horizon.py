@@ -35,7 +35,8 @@ class FixedHorizonEnvs:
         #: which environments have become unstable since the reset `[N]`
         self.unstable = np.zeros(self.size, bool)
         self._envs = envs
-        self._low, self._high = actions.low, actions.high
+        #: least and greatest action `[A]`
+        self.action_bounds = self._low, self._high = actions.low, actions.high
         self._middle = (actions.high + actions.low) / 2
         self._gain = (actions.high - actions.low) / (2 * action_range)
 

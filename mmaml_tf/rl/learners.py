@@ -16,6 +16,7 @@ from mmaml_tf.inner_loop import InnerLoop, check_steps
 from mmaml_tf.meta_learner import MetaLearner
 from mmaml_tf.rl import advantages as advantages_lib
 from mmaml_tf.rl import promp
+from mmaml_tf.rl.export import write_policy
 from mmaml_tf.rl.goals import Goals
 from mmaml_tf.rl.trajectories import Trajectories, check_trajectories
 
@@ -109,7 +110,7 @@ class PolicyLearner(MetaLearner):
         self.rollouts = None
         self._inner_step, self._prepare, self._modulate = (
             tf.function(function, autograph=False, reduce_retracing=True)
-            for function in (self._take_inner_step, self._prepare_experience, self.modulate)
+            for function in (self.take_inner_step, self.prepare_experience, self.modulate)
         )
         self.returns = [
             keras.metrics.Mean(name=f"return_after_{step}") for step in range(inner_loop.steps + 1)
@@ -138,11 +139,12 @@ class PolicyLearner(MetaLearner):
         """Creates all weights for the environment of the rollouts; see `compile`."""
         check_goals(batch)
         if not self.built:
-            rollouts = self._needs_rollouts()
+            rollouts = self.require_rollouts()
             sizes = rollouts.observation_size, rollouts.action_size
             self.build([(None, None, None, size) for size in sizes])
 
-    def _needs_rollouts(self):
+    def require_rollouts(self):
+        """Returns the environment given to `compile`; raises ValueError where there is none."""
         if self.rollouts is None:
             raise ValueError(
                 "the learner has no environment to act in; call compile(optimizer, rollouts=...)."
@@ -192,7 +194,8 @@ class PolicyLearner(MetaLearner):
         """Returns what the objectives need of rollouts that were sampled by these parameters."""
         return self._prepare(trajectories, parameters.weights, parameters.modulation)
 
-    def _prepare_experience(self, trajectories, weights, modulation):
+    def prepare_experience(self, trajectories, weights, modulation):
+        """See `experience`; the parameters' parts are given apart, as graphs take them."""
         observations, actions, rewards, mask = trajectories
         rewards = rewards * mask
         returns = advantages_lib.discounted_sums(rewards, self.discount)
@@ -210,7 +213,9 @@ class PolicyLearner(MetaLearner):
         stds = self.network.standard_deviations(weights)
         return promp.Experience(observations, actions, advantages, mask, means, stds)
 
-    def _take_inner_step(self, experience, weights, modulation):
+    def take_inner_step(self, experience, weights, modulation):
+        """Returns the weights `[T, ...]` after one policy gradient on what they experienced."""
+
         def loss(weights, step):
             del step
             policy = self.network.distribution(weights, experience.observations, modulation)
@@ -229,7 +234,7 @@ class PolicyLearner(MetaLearner):
         Yields:
             The `Stage` before and after each inner step, `steps + 1` in all.
         """
-        rollouts = self._needs_rollouts() if rollouts is None else rollouts
+        rollouts = self.require_rollouts() if rollouts is None else rollouts
         self.build_for(goals)
         goal = np.asarray(goals.goal)
         mode = None if goals.mode is None else tf.convert_to_tensor(goals.mode)
@@ -259,7 +264,7 @@ class PolicyLearner(MetaLearner):
         self.rollouts = rollouts
         # What is left as it is: XLA solves small linear equations slowly, and runs an encoder's
         # recurrence on one core.
-        self._inner_step = self._compiled(self._take_inner_step)
+        self._inner_step = self._compiled(self.take_inner_step)
         self._optimise = self.outer_step
         if not self.run_eagerly:
             self._optimise = tf.function(self.outer_step, autograph=False)
@@ -338,6 +343,10 @@ class PolicyLearner(MetaLearner):
         finite = self._update_loss(losses)
         self.kl.update_state(tf.where(finite, outputs, 0.0))
         return self.get_metrics_result()
+
+    def export(self, path: str) -> None:
+        """Writes a SavedModel that adapts and acts; see `rl.export.write_policy`."""
+        write_policy(self, path)
 
     # -- serialisation ----------------------------------------------------------------------------
 

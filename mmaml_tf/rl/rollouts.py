@@ -65,6 +65,11 @@ class Rollouts:
         return self._envs_for().action_size
 
     @property
+    def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The environment's least and greatest action, `[A]` each."""
+        return self._envs_for().action_bounds
+
+    @property
     def unstable(self) -> int:
         """How many environments became unstable in the last collection."""
         return 0 if self._envs is None else int(self._envs.unstable.sum())
