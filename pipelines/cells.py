@@ -1,18 +1,25 @@
-"""What the cells of all tables share: names, paths, tracked runs and weights."""
+"""What the cells of all tables share: names, paths, tracked runs and weights.
+
+What is heavy is imported where it is used, so that the stages of a cell that is left out end at
+once.
+"""
+
+from __future__ import annotations
 
 import csv
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import tensorflow as tf
 
-import mmaml_tf as mm
-from mmaml_tf.tracking import Tracker
-from mmaml_tf.training import Validation
 from pipelines import params as parameters
+
+if TYPE_CHECKING:
+    import mmaml_tf as mm
+    from mmaml_tf.tracking import Tracker
+    from mmaml_tf.training import Validation
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,8 @@ class Cell:
         Args:
             stage: the stage that writes.
         """
+        from mmaml_tf.tracking import Tracker
+
         # Another configuration is another run, and so is another scale.
         return Tracker(
             experiment=f"{self.domain}-{self.scale}",
@@ -157,6 +166,8 @@ def of(params: dict, arguments) -> Cell:
 
 def configure_tensorflow(threads: int) -> None:
     """Fixes the number of CPU threads, on which the last bits of results may depend."""
+    import tensorflow as tf
+
     tf.get_logger().setLevel("ERROR")  # one graph per family or step count is meant
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)

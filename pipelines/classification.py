@@ -1,18 +1,20 @@
-"""The cells of the classification table: from parameters to image tasks and learners."""
+"""The cells of the classification table: from parameters to image tasks and learners.
+
+What is heavy is imported where it is used, see `pipelines.cells`.
+"""
+
+from __future__ import annotations
 
 import functools
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
-
-import mmaml_tf as mm
-from mmaml_tf.datasets import PreparedImages
-from mmaml_tf.evaluation import Evaluator
-from mmaml_tf.layers import derive_seed
-from mmaml_tf.training import Validation
 from pipelines import params as parameters
 from pipelines.cells import Cell, model_directory
+
+if TYPE_CHECKING:
+    import mmaml_tf as mm
 
 # A validation's tasks are others than those of the final evaluation, even on the same classes.
 _VALIDATION_SEED = 1
@@ -41,6 +43,9 @@ class ImageCell(Cell):
 
     def tasks(self, split: str = "train") -> mm.tasks.ImageTasks:
         """Returns the cell's tasks of a split; those of validation and test may have fewer ways."""
+        import mmaml_tf as mm
+        from mmaml_tf.datasets import PreparedImages
+
         directory = images_directory(self.scale)
         size = self.schedule["image_size"]
         sources = [PreparedImages.load(directory / mode, mode, size) for mode in self.modes]
@@ -56,6 +61,11 @@ class ImageCell(Cell):
 
     def learner(self):
         """See `Cell.learner`."""
+        import keras
+
+        import mmaml_tf as mm
+        from mmaml_tf.layers import derive_seed
+
         s, filters = self.settings, self.schedule["filters"]
         outputs = None if s["method"] == "ProtoNet" else s["ways"]
         network = mm.networks.ConvNet(
@@ -106,6 +116,9 @@ class ImageCell(Cell):
 
     def validation(self):
         """See `Cell.validation`: the accuracy on tasks of the validation classes."""
+        from mmaml_tf.evaluation import Evaluator
+        from mmaml_tf.training import Validation
+
         held_out = self.tasks("validation").held_out(
             self.schedule["validation_tasks"], _VALIDATION_SEED
         )

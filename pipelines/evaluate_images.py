@@ -3,6 +3,9 @@
 import json
 import tempfile
 
+import numpy as np
+
+from pipelines import cells
 from pipelines import params as parameters
 
 # Tasks of each mode whose embeddings are kept for the picture.
@@ -15,12 +18,6 @@ def main() -> None:
     params = parameters.load()
     parameters.check_cell(params, arguments)
 
-    import numpy as np
-
-    from mmaml_tf import evaluation
-    from pipelines import cells
-
-    cells.configure_tensorflow(params["threads"])
     cell = cells.of(params, arguments)
     cell.evaluation.parent.mkdir(parents=True, exist_ok=True)
     cell.metrics.parent.mkdir(parents=True, exist_ok=True)
@@ -29,6 +26,10 @@ def main() -> None:
         np.savez(cell.evaluation)
         cell.metrics.write_text(json.dumps({"cell": cell.name, "left_out": True}) + "\n")
         return
+
+    from mmaml_tf import evaluation
+
+    cells.configure_tensorflow(params["threads"])
     settings = parameters.get(params, "classification.evaluation")
     learner = cell.trained_learner()
     held_out = cell.tasks("test").held_out(cell.schedule["tasks_per_mode"], settings["seed"])

@@ -2,6 +2,7 @@
 
 import shutil
 
+from pipelines import cells
 from pipelines import params as parameters
 
 
@@ -11,15 +12,13 @@ def main() -> None:
     params = parameters.load()
     parameters.check_cell(params, arguments)
 
-    from pipelines import cells
-
-    cells.configure_tensorflow(params["threads"])
     cell = cells.of(params, arguments)
     shutil.rmtree(cell.exported, ignore_errors=True)
     cell.exported.mkdir(parents=True)
     if cell.left_out:
         (cell.exported / "left_out.txt").write_text("None of its modes has data.\n")
         return
+    cells.configure_tensorflow(params["threads"])
     learner = cell.trained_learner()
     learner.save(cell.exported / "model.keras")
     learner.export(cell.exported / "saved_model")

@@ -1,5 +1,6 @@
 """Trains one cell of a table."""
 
+from pipelines import cells
 from pipelines import params as parameters
 
 
@@ -9,17 +10,17 @@ def main() -> None:
     params = parameters.load()
     parameters.check_cell(params, arguments)
 
-    from mmaml_tf.checkpoint import Checkpoints
-    from mmaml_tf.training import train
-    from pipelines import cells
-    from pipelines.progress import Progress
-
-    cells.configure_tensorflow(params["threads"])
     cell = cells.of(params, arguments)
     if cell.left_out:
         print(f"{cell.run_name} is left out: none of its modes has data.")
         cell.save([], [])
         return
+
+    from mmaml_tf.checkpoint import Checkpoints
+    from mmaml_tf.training import train
+    from pipelines.progress import Progress
+
+    cells.configure_tensorflow(params["threads"])
     tasks, learner = cell.tasks(), cell.learner()
     iterations = cell.schedule["iterations"]
     with Progress(cell.run_name, iterations) as progress, cell.tracker("train") as tracker:
