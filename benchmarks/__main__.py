@@ -1,4 +1,4 @@
-"""Runs all benchmarks side by side and writes results/benchmarks.md.
+"""Runs all benchmarks side by side and writes results/benchmarks, a file for each table.
 
 Each measurement is a process of its own, limited to the same number of CPU cores. The peers run
 in an environment of their own, which `make benchmark` creates.
@@ -13,7 +13,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks import images
+from benchmarks import images, policies
 from benchmarks.processes import run
 
 HERE = Path(__file__).parent
@@ -32,28 +32,31 @@ GROWTH = {
 
 
 def main() -> None:
-    """Runs the benchmarks and writes the report."""
+    """Runs the benchmarks and writes a report for each table."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(TABLES)}; all")
     parser.add_argument("--peers", type=Path, help="Python of the peers' environment")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=Path("results/benchmarks.md"))
+    parser.add_argument("--output", type=Path, default=Path("results/benchmarks"))
     a = parser.parse_args()
-    lines = [
-        "# Benchmarks",
-        "",
-        f"{cpu_name()}, {a.threads} threads for everyone, Python {platform.python_version()}.",
-        "Every figure is the median of the repetitions, each with fresh batches at every step.",
-        "",
-    ]
-    lines += meta_iteration(a)
-    lines += growth(a)
-    lines += memory(a)
-    lines += latency(a)
-    lines += ["", *images.meta_iteration(a)]
-    a.output.parent.mkdir(parents=True, exist_ok=True)
-    a.output.write_text("\n".join(lines) + "\n")
-    print(a.output.read_text())
+    unknown = sorted(set(a.tables) - set(TABLES))
+    if unknown:
+        parser.error(f"unknown tables {unknown}; expected some of {', '.join(TABLES)}.")
+    a.output.mkdir(parents=True, exist_ok=True)
+    for table in a.tables or TABLES:
+        lines = [
+            f"# Benchmarks: {table}",
+            "",
+            f"{cpu_name()}, {a.threads} threads for everyone, Python {platform.python_version()}.",
+            "Every figure is the median of the repetitions, each with fresh batches at every step.",
+            "",
+        ]
+        for measure in TABLES[table]:
+            lines += measure(a)
+        report = a.output / f"{table}.md"
+        report.write_text("\n".join(lines).rstrip() + "\n")
+        print(report.read_text())
 
 
 def meta_iteration(a) -> list[str]:
@@ -134,6 +137,7 @@ def latency(a) -> list[str]:
         "",
         "One new task, 5 support points, 5 inner steps, 5 queries: "
         f"median {row['median_ms']:.2f} ms, 99th percentile {row['p99_ms']:.2f} ms.",
+        "",
     ]
 
 
@@ -177,6 +181,12 @@ def cpu_name() -> str:
         pass
     return platform.processor() or "unknown processor"
 
+
+TABLES = {
+    "regression": [meta_iteration, growth, memory, latency],
+    "classification": [images.meta_iteration, images.latency],
+    "reinforcement": [policies.collection, policies.iteration],
+}
 
 if __name__ == "__main__":
     main()

@@ -88,7 +88,7 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def synthetic_tasks(size):
+def synthetic_tasks(size, queries=15):
     """Returns 5-way 1-shot tasks of random images."""
     import mmaml_tf as mm
 
@@ -97,7 +97,7 @@ def synthetic_tasks(size):
     offsets = {n: (i * _PER_CLASS, (i + 1) * _PER_CLASS) for i, n in enumerate(names)}
     images = rng.integers(0, 256, (count, size, size, 3), np.uint8)
     mode = mm.tasks.ImageMode("random", images, offsets, mm.tasks.ClassSplit.of(names))
-    return mm.tasks.ImageTasks([mode], ways=5, support=1, queries=15)
+    return mm.tasks.ImageTasks([mode], ways=5, support=1, queries=queries)
 
 
 def check(learner, weights, batch) -> tuple[dict, np.ndarray]:

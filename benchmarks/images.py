@@ -57,6 +57,19 @@ def meta_iteration(a) -> list[str]:
     return [*lines, "", *notes, ""]
 
 
+def latency(a) -> list[str]:
+    """Measures adapting to one new task and predicting, from the exported models."""
+    lines = ["## Latency of the exported model", ""]
+    for size, (filters, _) in NETWORKS.items():
+        options = ["--size", size, "--filters", *filters]
+        row = run(sys.executable, [HERE / "latency.py", *options], a.threads)
+        lines.append(
+            f"- {size}×{size}, one new 5-way 1-shot task, MMAML with 5 inner steps, 5 queries: "
+            f"median {row['median_ms']:.1f} ms, 99th percentile {row['p99_ms']:.1f} ms."
+        )
+    return [*lines, ""]
+
+
 def _rows(a, size, filters, iterations):
     common = ["--size", size, "--filters", *filters]
     common += ["--repetitions", a.repetitions, "--iterations", iterations]
