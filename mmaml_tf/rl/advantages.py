@@ -1,6 +1,5 @@
 """Returns, a linear baseline of them, and generalised advantages (Schulman et al. 2016)."""
 
-import numpy as np
 import tensorflow as tf
 
 from mmaml_tf.rl.trajectories import Trajectories
@@ -20,11 +19,12 @@ def discounted_sums(values, discount: float):
     Returns:
         `[..., L]`.
     """
-    steps = np.arange(values.shape[-1])
-    later = steps[:, None] - steps[None]
+    steps = tf.range(tf.shape(values)[-1])
+    later = tf.cast(steps[:, None] - steps[None], tf.float64)
     # Column t holds the weights of step t's sum.
-    weights = np.where(later >= 0, np.power(float(discount), np.maximum(later, 0)), 0.0)
-    return tf.tensordot(values, tf.constant(weights, values.dtype), axes=1)
+    powers = tf.pow(tf.constant(discount, tf.float64), tf.maximum(later, 0.0))
+    weights = tf.where(later >= 0, powers, 0.0)
+    return tf.tensordot(values, tf.cast(weights, values.dtype), axes=1)
 
 
 def linear_baseline(trajectories: Trajectories, returns, ridge: float = 1e-5):
@@ -44,7 +44,7 @@ def linear_baseline(trajectories: Trajectories, returns, ridge: float = 1e-5):
     """
     observations, _, _, mask = (tf.cast(part, tf.float64) for part in trajectories)
     clipped = tf.clip_by_value(observations, -_LARGEST_OBSERVATION, _LARGEST_OBSERVATION)
-    time = tf.range(observations.shape[2], dtype=tf.float64) / _TIME_UNIT
+    time = tf.cast(tf.range(tf.shape(observations)[2]), tf.float64) / _TIME_UNIT
     powers = tf.stack([time, time**2, time**3, tf.ones_like(time)], axis=-1)
     powers = tf.broadcast_to(powers, [*tf.unstack(tf.shape(observations)[:3]), 4])
     features = tf.concat([clipped, clipped**2, powers], axis=-1)
