@@ -24,6 +24,7 @@ class GaussianPolicy(MLP):
         initial_std: standard deviation to start from.
         min_std: the least standard deviation.
         seed: seed of the initialisation.
+        bias_transformation: see `MLP`.
 
     Raises:
         ValueError: for sizes or standard deviations that are not positive.
@@ -36,9 +37,10 @@ class GaussianPolicy(MLP):
         initial_std: float = 1.0,
         min_std: float = 1e-6,
         seed: int = 0,
+        bias_transformation: int = 0,
         **kwargs,
     ):
-        super().__init__(hidden, actions, stddev=None, activation="tanh", seed=seed, **kwargs)
+        super().__init__(hidden, actions, bias_transformation, None, seed, "tanh", **kwargs)
         if not 0 < min_std <= initial_std:
             raise ValueError(
                 f"initial_std={initial_std}, min_std={min_std}: both must be positive, and the "
@@ -88,6 +90,7 @@ class GaussianPolicy(MLP):
             "initial_std": self.initial_std,
             "min_std": self.min_std,
             "seed": self.seed,
+            "bias_transformation": self.bias_transformation,
             "name": self.name,
             "dtype": self.dtype_policy,
         }
