@@ -1,0 +1,105 @@
+import keras
+import numpy as np
+import policies
+import promp_in_numpy
+import pytest
+import tensorflow as tf
+
+from mmaml_tf.rl import Trajectories, TrajectoryEncoder
+
+
+@pytest.fixture
+def encoder(float64):
+    return make()
+
+
+def make(units=4):
+    made = TrajectoryEncoder(units=units, seed=3)
+    made.build((None, None, None, policies.OBSERVATION), (None, None, None, policies.ACTION))
+    # So that biases take part too.
+    for variable in made.trainable_variables:
+        rng = np.random.default_rng(len(variable.path))
+        variable.assign_add(rng.normal(scale=0.3, size=variable.shape))
+    return made
+
+
+def trajectories(**kwargs):
+    return policies.trajectories(dtype=np.float64, **kwargs)
+
+
+def test_the_embedding_is_that_of_a_gru_in_numpy(encoder):
+    given = trajectories()
+    observations, actions, rewards, mask = (part.numpy() for part in given)
+    assert (mask == 0).any()
+    found = encoder(given)
+    assert found.shape == (3, encoder.embedding_size) == (3, 4)
+    for task in range(3):
+        counts = mask[task]
+        expected = promp_in_numpy.embedding(
+            encoder,
+            observations[task] * counts[..., None],
+            actions[task] * counts[..., None],
+            rewards[task] * counts,
+        )
+        np.testing.assert_allclose(found[task], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_order_of_rollouts_does_not_matter_but_that_of_steps_does(encoder):
+    given = trajectories()
+    expected = encoder(given).numpy()
+    shuffled = Trajectories(*(tf.gather(part, [2, 0, 3, 1], axis=1) for part in given))
+    np.testing.assert_allclose(encoder(shuffled), expected, rtol=1e-12)
+    backwards = Trajectories(*(part[:, :, ::-1] for part in given))
+    assert not np.allclose(encoder(backwards), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("part", ["observations", "actions", "rewards"])
+def test_every_step_counts_and_masked_ones_do_not(encoder, part):
+    given = trajectories()
+    expected = encoder(given).numpy()
+    noise = np.random.default_rng(5).normal(size=getattr(given, part).shape)
+    broadcast = given.mask.numpy().reshape(*given.mask.shape, *[1] * (noise.ndim - 3))
+    for changes, differs in ((broadcast, True), (1 - broadcast, False)):
+        changed = given._replace(**{part: getattr(given, part) + noise * changes})
+        assert np.allclose(encoder(changed), expected, rtol=0, atol=1e-6) != differs
+
+
+def test_a_task_does_not_depend_on_others(encoder):
+    given = trajectories()
+    alone = Trajectories(*(part[1:2] for part in given))
+    np.testing.assert_allclose(encoder(alone)[0], encoder(given)[1], rtol=1e-12)
+
+
+def test_eager_graph_and_xla_agree():
+    encoder = make()
+    given = policies.trajectories()
+    expected = encoder(given)
+    for jit in (False, True):
+        graph = tf.function(encoder, jit_compile=jit, autograph=False)
+        np.testing.assert_allclose(graph(given), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_it_starts_as_published():
+    encoder = TrajectoryEncoder(units=16)
+    encoder.build((None, None, None, 3), (None, None, None, 2))
+    kernel, recurrent, bias = encoder.gru.trainable_variables
+    np.testing.assert_array_equal(bias, 0.0)  # one vector: the reset comes before the product
+    np.testing.assert_allclose(recurrent @ tf.transpose(recurrent), np.eye(16), atol=1e-5)
+    for weights in (kernel, *(layer.kernel for layer in encoder.dense)):
+        bound = np.sqrt(6 / sum(weights.shape))
+        assert 0.8 * bound < np.abs(weights).max() <= bound
+    assert len({float(layer.kernel[0, 0]) for layer in encoder.dense}) == 4
+
+
+def test_its_configuration_makes_the_same_encoder():
+    encoder = TrajectoryEncoder(units=3, seed=7)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(encoder))
+    for made in (encoder, again):
+        made.build((None, None, None, 3), (None, None, None, 2))
+    for a, b in zip(encoder.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_no_units_are_refused():
+    with pytest.raises(ValueError, match="units is 0"):
+        TrajectoryEncoder(units=0)
