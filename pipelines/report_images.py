@@ -4,9 +4,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from sklearn.metrics import silhouette_score
 
-from pipelines import embedding_maps, image_plots, plots, report_data, report_images_inputs
+from pipelines import (
+    embedding_maps,
+    embedding_plots,
+    image_plots,
+    report_data,
+    report_images_inputs,
+)
 from pipelines import params as parameters
 from pipelines import report_images_tables as tables
 from pipelines.plot_style import Band
@@ -15,9 +20,7 @@ from pipelines.report_images_notes import deviation_notes, protocol_notes, table
 from pipelines.report_page import Section, bullets, figure, paragraph, write_domain
 from pipelines.report_tables import listed, title
 
-# The published settings of the map for classification.
-_PERPLEXITY, _LEARNING_RATE = 8, 80
-
+_MAPS = embedding_maps.SETTINGS["classification"]
 _SHOWN_QUERIES = 5
 
 CHANCE = (
@@ -40,13 +43,9 @@ _CAPTIONS = {
     "tasks of a batch are others. Modes with fewer classes in validation have tasks of fewer ways "
     "there.",
     "embeddings": f"t-SNE maps of the task embeddings of MMAML (FiLM) for {{protocol}}, coloured "
-    f"by dataset: the first test tasks of each mode, {{embedded}} in all, perplexity "
-    f"{_PERPLEXITY}, learning rate {_LEARNING_RATE}, initialised by PCA, random_state "
-    f"{embedding_maps.RANDOM_STATE}, no jitter, one seed (the first that ran). The silhouette is "
-    "that of the modes among the raw embeddings (Euclidean distances; 1 is separate, 0 is mixed).",
-    "confusions": "The mode whose centroid is nearest to a task's raw embedding, in % of the tasks "
-    "of its true mode (row). Centroids are of the first half of each mode's embedded tasks, the "
-    "other half is classified; in the title, how much of it correctly, and chance.",
+    f"by dataset: the first test tasks of each mode, {{embedded}} in all, {_MAPS}, "
+    f"{embedding_maps.COMMON}. {embedding_maps.SILHOUETTE}",
+    "confusions": embedding_maps.CONFUSION,
     "episodes": "The first {protocol} test task of each mode: its support images, one of each "
     "class, and queries with their classes. Classes have no other names than these numbers, which "
     "are new in each task.",
@@ -93,17 +92,18 @@ def draw(results: Results, examples: dict, confusions: dict, directory: Path) ->
     image_plots.training_curves(_panels(results, curves), chance, path)
     if confusions:
         modes = list(dict.fromkeys(m for s in results.mode_sets.values() for m in s.modes))
-        plots.embeddings(_maps(results, modes), modes, directory / "embeddings.png")
-        panels = {}
-        for name, mode_set in results.mode_sets.items():
-            if name in confusions:
-                counts = confusions[name]
-                share = counts.trace() / counts.sum()
-                text = f"{title(name)} ({share:.0%}, chance {1 / len(counts):.0%})"
-                panels[text] = counts, mode_set.modes
-            else:
-                panels[title(name)] = None, None
-        image_plots.confusions(panels, directory / "confusions.png")
+        embedded = _embedded(results)
+        maps = embedding_maps.map_panels(
+            {title(name): embedded.get(name) for name in results.mode_sets}, modes, _MAPS
+        )
+        embedding_plots.embeddings(maps, modes, directory / "embeddings.png")
+        panels = embedding_maps.confusion_panels(
+            {
+                title(name): (confusions[name], mode_set.modes) if name in confusions else None
+                for name, mode_set in results.mode_sets.items()
+            }
+        )
+        embedding_plots.confusions(panels, directory / "confusions.png")
     if examples:
         image_plots.episodes(examples, directory / "episodes.png")
 
@@ -126,37 +126,21 @@ def _shown_protocol(results):
 
 
 def _embedded(results):
-    """Returns by mode set the first FiLM run that has embeddings."""
+    """Returns by mode set the embeddings of the first FiLM run that has any."""
     protocol = _shown_protocol(results)
     runs = {
         mode_set: [r for r in results.runs("film", mode_set, protocol) if r.embeddings is not None]
         for mode_set in results.mode_sets
     }
-    return {mode_set: found[0] for mode_set, found in runs.items() if found}
+    return {mode_set: found[0].embeddings for mode_set, found in runs.items() if found}
 
 
 def confusions_of(results: Results) -> dict[str, np.ndarray]:
     """Returns by mode set which centroids the task embeddings are nearest to."""
     return {
-        mode_set: embedding_maps.confusion(*run.embeddings, len(run.report.modes))
-        for mode_set, run in _embedded(results).items()
+        mode_set: embedding_maps.confusion(values, mode, len(modes))
+        for mode_set, (values, mode, modes) in _embedded(results).items()
     }
-
-
-def _maps(results, modes):
-    """Returns t-SNE maps by panel title, with modes as indices into `modes`."""
-    panels, embedded = {}, _embedded(results)
-    for name in results.mode_sets:
-        if name not in embedded:
-            panels[title(name)] = None, None
-            continue
-        values, mode = embedded[name].embeddings
-        own = np.array([modes.index(m) for m in embedded[name].report.modes])
-        text = title(name)
-        if len(own) > 1:
-            text += f" (silhouette {silhouette_score(values, mode):.2f})"
-        panels[text] = embedding_maps.tsne(values, _PERPLEXITY, _LEARNING_RATE), own[mode]
-    return panels
 
 
 def example_tasks(params: dict, results: Results) -> tuple[dict, str]:
@@ -197,7 +181,8 @@ def _captions(results):
         "logged": max(logged, default=results.schedule["log_every"]),
         "protocol": tables.protocol_title(results, _shown_protocol(results)),
         "embedded": ", ".join(
-            f"{len(run.embeddings[1])} ({title(name)})" for name, run in _embedded(results).items()
+            f"{len(embeddings.mode)} ({title(name)})"
+            for name, embeddings in _embedded(results).items()
         ),
     }
     return {name: text.format(**values) for name, text in _CAPTIONS.items()}

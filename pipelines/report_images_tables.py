@@ -5,7 +5,7 @@ import json
 from itertools import product
 from pathlib import Path
 
-from pipelines import published
+from pipelines import embedding_maps, published
 from pipelines.published import METHODS
 from pipelines.report_data import Summary
 from pipelines.report_images_data import Results
@@ -206,7 +206,7 @@ def write_summary(results: Results, confusions: dict, path: Path) -> None:
         "chosen_iterations": {name: run.chosen for name, _, run in runs},
         "not_above_chance": [c.name for c in cells if c.runs and not above_chance(c.runs)],
         "nearest_centroid_accuracy": {
-            name: float(counts.trace() / counts.sum()) for name, counts in confusions.items()
+            name: embedding_maps.accuracy(counts) for name, counts in confusions.items()
         },
         "not_run": [cell.name for cell in cells if not cell.runs],
     }
