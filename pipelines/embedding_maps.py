@@ -117,47 +117,46 @@ def map_panels(
     return panels
 
 
-def confusion(values: np.ndarray, mode: np.ndarray, modes: int) -> np.ndarray:
+def confusion(embeddings: Embeddings) -> np.ndarray:
     """Tells the modes of embeddings apart by the nearest centroid.
 
     The centroids are those of the first half of each mode's embeddings; the other half is
     classified.
 
     Args:
-        values: `[N, E]`.
-        mode: `[N]` mode of each.
-        modes: number of modes M.
+        embeddings: of M modes.
 
     Returns:
         `[M, M]`, for each mode (row) how many of its second half are nearest to each centroid.
     """
-    values = np.asarray(values, np.float64)
-    rows = [values[mode == index] for index in range(modes)]
+    values = np.asarray(embeddings.values, np.float64)
+    rows = [values[embeddings.mode == index] for index in range(len(embeddings.modes))]
     centroids = np.stack([row[: len(row) // 2].mean(axis=0) for row in rows])
-    found = np.zeros((modes, modes), int)
+    found = np.zeros((len(rows), len(rows)), int)
     for index, row in enumerate(rows):
         distances = np.linalg.norm(row[len(row) // 2 :, None] - centroids, axis=-1)
-        found[index] = np.bincount(distances.argmin(axis=1), minlength=modes)
+        found[index] = np.bincount(distances.argmin(axis=1), minlength=len(rows))
     return found
 
 
-def accuracy(counts: np.ndarray) -> float:
-    """Returns the share of embeddings whose mode the nearest centroid tells."""
+def nearest_centroid_accuracy(embeddings: Embeddings) -> float:
+    """Returns the share of embeddings whose mode the nearest centroid tells; see `confusion`."""
+    counts = confusion(embeddings)
     return float(counts.trace() / counts.sum())
 
 
-def confusion_panels(found: Mapping[str, tuple[np.ndarray, Sequence[str]] | None]) -> dict:
+def confusion_panels(embedded: Mapping[str, Embeddings | None]) -> dict:
     """Returns counts and modes by panel title, with the accuracy and chance in it.
 
     Args:
-        found: by title, the counts of `confusion` and the names of the modes; None for both parts
-            of a panel without any.
+        embedded: by title, the embeddings; None for both parts of a panel without any.
     """
     panels = {}
-    for title, content in found.items():
-        if content is None:
+    for title, embeddings in embedded.items():
+        if embeddings is None:
             panels[title] = None, None
             continue
-        counts, modes = content
-        panels[f"{title} ({accuracy(counts):.0%}, chance {1 / len(modes):.0%})"] = counts, modes
+        share, modes = nearest_centroid_accuracy(embeddings), embeddings.modes
+        text = f"{title} ({share:.0%}, chance {1 / len(modes):.0%})"
+        panels[text] = confusion(embeddings), modes
     return panels

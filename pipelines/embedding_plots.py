@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot as plt
 
+from pipelines.embedding_maps import Embeddings, Settings, confusion_panels, map_panels
 from pipelines.plot_style import (
     MODE_STYLE,
     SETTINGS,
@@ -16,6 +17,23 @@ from pipelines.plot_style import (
     panels_in_a_row,
     save,
 )
+
+
+def draw(embedded: Mapping[str, Embeddings | None], settings: Settings, directory: Path, end=""):
+    """Draws maps of embeddings, and which centroids they are nearest to, if there are any.
+
+    Args:
+        embedded: by panel title, the embeddings; None where there are none.
+        settings: those of the maps.
+        directory: where `embeddings.png` and `confusions.png` go.
+        end: what stands behind these names.
+    """
+    found = [part for part in embedded.values() if part is not None]
+    if found:
+        modes = list(dict.fromkeys(mode for part in found for mode in part.modes))
+        maps = map_panels(embedded, modes, settings)
+        embeddings(maps, modes, directory / f"embeddings{end}.png")
+        confusions(confusion_panels(embedded), directory / f"confusions{end}.png")
 
 
 def embeddings(panels: Mapping[str, tuple], modes: Sequence[str], path: Path) -> None:

@@ -62,13 +62,12 @@ def _panels(results, content):
     }
 
 
-def draw(results: Results, examples: dict, confusions: dict, directory: Path) -> None:
+def draw(results: Results, examples: dict, directory: Path) -> None:
     """Draws all pictures that there is something for.
 
     Args:
         results: the results.
         examples: `image_plots.Episode` by mode.
-        confusions: by mode set, the counts of `embedding_maps.confusion`.
         directory: where to.
     """
     chance = {
@@ -90,20 +89,8 @@ def draw(results: Results, examples: dict, confusions: dict, directory: Path) ->
     image_plots.inner_steps(_panels(results, bands), chance, steps, path)
     path = directory / "training_curves.png"
     image_plots.training_curves(_panels(results, curves), chance, path)
-    if confusions:
-        modes = list(dict.fromkeys(m for s in results.mode_sets.values() for m in s.modes))
-        embedded = _embedded(results)
-        maps = embedding_maps.map_panels(
-            {title(name): embedded.get(name) for name in results.mode_sets}, modes, _MAPS
-        )
-        embedding_plots.embeddings(maps, modes, directory / "embeddings.png")
-        panels = embedding_maps.confusion_panels(
-            {
-                title(name): (confusions[name], mode_set.modes) if name in confusions else None
-                for name, mode_set in results.mode_sets.items()
-            }
-        )
-        embedding_plots.confusions(panels, directory / "confusions.png")
+    embedded = {title(name): found for name, found in embedded_by_mode_set(results).items()}
+    embedding_plots.draw(embedded, _MAPS, directory)
     if examples:
         image_plots.episodes(examples, directory / "episodes.png")
 
@@ -125,21 +112,14 @@ def _shown_protocol(results):
     return min(results.protocols, key=lambda name: (name != "5w1s", *results.protocols[name]))
 
 
-def _embedded(results):
-    """Returns by mode set the embeddings of the first FiLM run that has any."""
+def embedded_by_mode_set(results: Results) -> dict[str, embedding_maps.Embeddings | None]:
+    """Returns by mode set the embeddings of the first FiLM run that has any, else None."""
     protocol = _shown_protocol(results)
-    runs = {
-        mode_set: [r for r in results.runs("film", mode_set, protocol) if r.embeddings is not None]
-        for mode_set in results.mode_sets
-    }
-    return {mode_set: found[0].embeddings for mode_set, found in runs.items() if found}
-
-
-def confusions_of(results: Results) -> dict[str, np.ndarray]:
-    """Returns by mode set which centroids the task embeddings are nearest to."""
     return {
-        mode_set: embedding_maps.confusion(values, mode, len(modes))
-        for mode_set, (values, mode, modes) in _embedded(results).items()
+        mode_set: next(
+            (r.embeddings for r in results.runs("film", mode_set, protocol) if r.embeddings), None
+        )
+        for mode_set in results.mode_sets
     }
 
 
@@ -182,7 +162,8 @@ def _captions(results):
         "protocol": tables.protocol_title(results, _shown_protocol(results)),
         "embedded": ", ".join(
             f"{len(embeddings.mode)} ({title(name)})"
-            for name, embeddings in _embedded(results).items()
+            for name, embeddings in embedded_by_mode_set(results).items()
+            if embeddings
         ),
     }
     return {name: text.format(**values) for name, text in _CAPTIONS.items()}
@@ -201,7 +182,7 @@ def page_sections(results: Results, missing_examples: str) -> list[Section]:
         return figure(f"plots/{name}.png", captions[name])
 
     embeddings = paragraph("MMAML (FiLM) was not run.")
-    if _embedded(results):
+    if any(embedded_by_mode_set(results).values()):
         embeddings = shown("embeddings") + shown("confusions")
     episodes = (
         paragraph(f"Not shown: {missing_examples}") if missing_examples else shown("episodes")
@@ -265,16 +246,16 @@ def main() -> None:
     report_data.check_inputs(params, files, cells, arguments.partial)
     results = report_images_inputs.load(params, files, cells)
     examples, missing_examples = example_tasks(params, results)
-    confusions = confusions_of(results)
 
     directory = files.results
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "table.md").write_text(markdown(results))
     tables.write_table_csv(results, directory / "table.csv")
     tables.write_differences_csv(results, directory / "differences.csv")
-    tables.write_summary(results, confusions, directory / "summary.json")
+    embedded = embedded_by_mode_set(results)
+    tables.write_summary(results, embedded, directory / "summary.json")
     shutil.rmtree(directory / "plots", ignore_errors=True)
-    draw(results, examples, confusions, directory / "plots")
+    draw(results, examples, directory / "plots")
     sections = page_sections(results, missing_examples)
     write_domain(directory / "section.html", "Few-shot image classification", sections)
     print(tables.headline_table(results).markdown(), directory, sep="\n")

@@ -186,12 +186,12 @@ def write_differences_csv(results: Results, path: Path) -> None:
                     writer.writerow([*labels, name, protocol, mode or "all", *row])
 
 
-def write_summary(results: Results, confusions: dict, path: Path) -> None:
+def write_summary(results: Results, embedded: dict, path: Path) -> None:
     """Writes what the tables do not hold.
 
     Args:
         results: the results.
-        confusions: by mode set, the counts of `embedding_maps.confusion`.
+        embedded: by mode set, the `embedding_maps.Embeddings` that are shown, or None.
         path: where to.
     """
     cells = results.cells.values()
@@ -206,7 +206,9 @@ def write_summary(results: Results, confusions: dict, path: Path) -> None:
         "chosen_iterations": {name: run.chosen for name, _, run in runs},
         "not_above_chance": [c.name for c in cells if c.runs and not above_chance(c.runs)],
         "nearest_centroid_accuracy": {
-            name: embedding_maps.accuracy(counts) for name, counts in confusions.items()
+            name: embedding_maps.nearest_centroid_accuracy(found)
+            for name, found in embedded.items()
+            if found
         },
         "not_run": [cell.name for cell in cells if not cell.runs],
     }

@@ -256,7 +256,8 @@ def test_confusion_classifies_the_second_half_by_centroids_of_the_first():
     # Interleaved modes; the last of the first has strayed to the other.
     mode = np.array([0, 1, 0, 1, 0, 1, 0, 1])
     values = np.array([0, 10, 2, 12, 1, 11, 9, 11.0])[:, None]
-    assert embedding_maps.confusion(values, mode, 2).tolist() == [[1, 1], [0, 2]]
+    embeddings = embedding_maps.Embeddings(values, mode, ["a", "b"])
+    assert embedding_maps.confusion(embeddings).tolist() == [[1, 1], [0, 2]]
 
 
 def test_all_pictures_are_on_the_page_and_small(full):
