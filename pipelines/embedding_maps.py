@@ -26,7 +26,7 @@ class Settings(NamedTuple):
 
     def __str__(self):
         rate = "chosen by scikit-learn" if self.learning_rate == "auto" else self.learning_rate
-        return f"perplexity {self.perplexity}, learning rate {rate}"
+        return f"perplexity {self.perplexity} (at most a third of the tasks), learning rate {rate}"
 
 
 #: by domain; those of classification are published, the others are not

@@ -18,7 +18,7 @@ from pipelines.plot_style import Band
 from pipelines.report_images_data import Results
 from pipelines.report_images_notes import deviation_notes, protocol_notes, table_notes
 from pipelines.report_page import Section, bullets, figure, paragraph, write_domain
-from pipelines.report_tables import listed, title
+from pipelines.report_texts import listed, title
 
 _MAPS = embedding_maps.SETTINGS["classification"]
 _SHOWN_QUERIES = 5

@@ -165,6 +165,12 @@ class Results(NamedTuple):
         """The kinds that have a row, in the order of the table."""
         return list(dict.fromkeys(kind for kind, _, _ in self.cells))
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digests of the held-out tasks by mode set and protocol."""
+        cells = self.cells.values()
+        return {"-".join(c.column): run.digest for c in cells for run in c.runs if run.digest}
+
     def runs(self, *key: str) -> Sequence[Run]:
         """Returns the runs of (kind, mode set, protocol); none where there is no such cell."""
         cell = self.cells.get(key)

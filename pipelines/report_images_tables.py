@@ -11,7 +11,7 @@ from pipelines.report_data import Summary
 from pipelines.report_images_data import Results
 from pipelines.report_images_notes import markers
 from pipelines.report_page import Table
-from pipelines.report_tables import (
+from pipelines.report_texts import (
     DASH,
     DIFFERENCE,
     NOT_RUN,
@@ -200,9 +200,7 @@ def write_summary(results: Results, embedded: dict, path: Path) -> None:
         "scale": results.scale,
         "seeds": results.seeds,
         "mode_sets": {name: mode_set._asdict() for name, mode_set in results.mode_sets.items()},
-        "held_out_digests": {
-            f"{cell.mode_set}-{cell.protocol}": run.digest for _, cell, run in runs if run.digest
-        },
+        "held_out_digests": results.digests,
         "chosen_iterations": {name: run.chosen for name, _, run in runs},
         "not_above_chance": [c.name for c in cells if c.runs and not above_chance(c.runs)],
         "nearest_centroid_accuracy": {

@@ -1,21 +1,24 @@
 """Stage `report`: joins the domains' sections into one page that needs no other file.
 
 A domain writes `results/<scale>/<domain>/section.html` with `write_domain`; its pictures stay
-files beside it, named relative to it, and are embedded when the page is put together.
+files beside it, named relative to it, and are embedded when the page is put together. The task embeddings of all domains are a part
+of their own, which this stage draws.
 """
 
 import argparse
 import base64
 import html
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pipelines import embeddings_figure
 from pipelines import params as parameters
 
 # Domains in the order of the page; others follow in alphabetical order.
-_ORDER = ("regression", "classification", "reinforcement_learning")
+_ORDER = ("regression", "classification", "reinforcement", "embeddings")
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto;
@@ -105,7 +108,8 @@ class Table(NamedTuple):
     def _html_row(self, row, starts):
         cells = [f'<th scope="row">{html.escape(row[0])}</th>']
         for i, cell in enumerate(row[1:], start=1):
-            quiet = self.header[i] == "published" or cell in ("–", "not run")
+            published = self.header[i] == "published" or row[0].endswith(", published")
+            quiet = published or cell in ("–", "not run")
             names = _class(i in starts and "first", quiet and "quiet")
             cells.append(f"<td{names}>{html.escape(cell)}</td>")
         return f"<tr>{''.join(cells)}</tr>"
@@ -202,11 +206,23 @@ def _class(*names):
     return f' class="{names}"' if names else ""
 
 
+def _write_embeddings(scale, directory):
+    """Writes the part of the page that is of all domains, if it has anything to show."""
+    shutil.rmtree(directory, ignore_errors=True)
+    picture = "plots/embeddings.png"
+    notes = embeddings_figure.draw(scale, parameters.load()["seeds"], directory / picture)
+    if notes:
+        body = figure(picture, embeddings_figure.CAPTION) + bullets(notes)
+        write_domain(directory / "section.html", "Task embeddings", [Section("All domains", body)])
+
+
 def main() -> None:
     """Writes the page of the scale that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scale", required=True, choices=parameters.SCALES)
-    directory = Path("results") / parser.parse_args().scale
+    scale = parser.parse_args().scale
+    directory = Path("results", scale)
+    _write_embeddings(scale, directory / "embeddings")
     page = assemble(directory)
     (directory / "report.html").write_text(page)
     print(directory / "report.html")

@@ -12,7 +12,7 @@ from pipelines.plot_style import Band, smooth, smoothing_window
 from pipelines.published import METHODS
 from pipelines.report_data import Results
 from pipelines.report_page import Section, bullets, figure, paragraph, write_domain
-from pipelines.report_tables import title
+from pipelines.report_texts import seeds_text, title
 
 _MAPS = SETTINGS["regression"]
 
@@ -142,13 +142,12 @@ def _embedding_maps(results, modes):
 
 def protocol_notes(results: Results) -> list[str]:
     """Returns what was done, in short."""
-    seeds = f"seed{'s' if len(results.seeds) > 1 else ''} {', '.join(map(str, results.seeds))}"
     tasks = results.held_out["distribution"]
     noise = tasks["noise"]
     low, high = tasks["x_range"]
     return [
         f"Scale “{results.scale}”: {report_tables.training_text(results)}, "
-        f"{results.inner_steps} inner steps; {seeds}.",
+        f"{results.inner_steps} inner steps; {seeds_text(results.seeds)}.",
         f"Evaluation: the same {results.held_out['tasks_per_mode']} held-out tasks per mode for "
         f"all methods, each with {tasks['support']} support and {tasks['query']} query points, x "
         f"uniform in [{low:g}, {high:g}]. SHA-256 digest of the tasks: "
