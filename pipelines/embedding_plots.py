@@ -19,18 +19,23 @@ from pipelines.plot_style import (
 )
 
 
-def draw(embedded: Mapping[str, Embeddings | None], settings: Settings, directory: Path, end=""):
+def draw(
+    embedded: Mapping[str, Embeddings | None],
+    modes: Sequence[str],
+    settings: Settings,
+    directory: Path,
+    end: str = "",
+) -> None:
     """Draws maps of embeddings, and which centroids they are nearest to, if there are any.
 
     Args:
         embedded: by panel title, the embeddings; None where there are none.
+        modes: names of all modes, in the order of their colours.
         settings: those of the maps.
         directory: where `embeddings.png` and `confusions.png` go.
         end: what stands behind these names.
     """
-    found = [part for part in embedded.values() if part is not None]
-    if found:
-        modes = list(dict.fromkeys(mode for part in found for mode in part.modes))
+    if any(embedded.values()):
         maps = map_panels(embedded, modes, settings)
         embeddings(maps, modes, directory / f"embeddings{end}.png")
         confusions(confusion_panels(embedded), directory / f"confusions{end}.png")
@@ -68,7 +73,7 @@ def domains(panels: Mapping[str, tuple], path: Path) -> None:
         path: the file to write.
     """
     with plt.rc_context(SETTINGS):
-        fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 14.0))
+        fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 11.5))
         for ax, (title, (points, mode, modes)) in zip(axes.flat, panels.items(), strict=True):
             ax.set_title(title)
             handles = [_handle(index) for index in _map(ax, points, mode)]
@@ -88,10 +93,11 @@ def _map(ax, points, mode) -> list[int]:
     if points is None:
         return []
     numbers = np.unique(mode).tolist()
+    size = np.clip(6000 / len(mode), 13, 40)
     for index in numbers:
         colour, marker = MODE_STYLE[index % len(MODE_STYLE)]
         x, y = points[mode == index].T
-        ax.scatter(x, y, s=13, color=colour, marker=marker, alpha=0.65, linewidths=0)
+        ax.scatter(x, y, s=size, color=colour, marker=marker, alpha=0.65, linewidths=0)
     ax.set_aspect("equal", "datalim")
     return numbers
 

@@ -25,7 +25,7 @@ CAPTION = (
 
 
 def draw(scale: str, seeds: Sequence[int], path: Path) -> list[str]:
-    """Draws the figure; returns what is said of each panel, nothing where none has embeddings.
+    """Draws the figure, if any panel has embeddings; returns what is said of each panel.
 
     Args:
         scale: name of the scale.
@@ -33,8 +33,6 @@ def draw(scale: str, seeds: Sequence[int], path: Path) -> list[str]:
         path: the file to write.
     """
     embedded = {title: _embeddings(scale, *model, seeds) for title, model in PANELS.items()}
-    if not any(embedded.values()):
-        return []
     panels, notes = {}, []
     for title, found in embedded.items():
         if found is None:
@@ -48,7 +46,8 @@ def draw(scale: str, seeds: Sequence[int], path: Path) -> list[str]:
             f"{title}: {len(points)} of {len(found.mode)} held-out tasks, {settings}, embeddings "
             f"of size {found.values.shape[1]}."
         )
-    embedding_plots.domains(panels, path)
+    if any(embedded.values()):
+        embedding_plots.domains(panels, path)
     return notes
 
 

@@ -32,7 +32,7 @@ def draw_rollouts(environment: str, examples, modes: Sequence[str]) -> Strip:
 
     Args:
         environment: "reacher" or "ant".
-        examples: `report_policies_data.Examples`.
+        examples: `mmaml_tf.rl.evaluation.Examples`.
         modes: names of the modes.
 
     Raises:

@@ -92,10 +92,11 @@ def trajectories(
             sharey=True,
             figsize=(WIDTH, width * len(rows) + 0.6),
         )
+        for ax, steps in zip(axes[0], range(columns), strict=True):
+            ax.set_title(when(steps))
         for line, (name, (positions, goals, mode)) in zip(axes, rows.items(), strict=True):
-            for step, (ax, paths) in enumerate(zip(line, positions, strict=False)):
+            for ax, paths in zip(line, positions, strict=True):
                 _paths(ax, paths, goals, mode)
-                ax.set_title(when(step))
                 ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
             line[0].set_ylabel(name)
         handles = [marker_of(MODE_STYLE[i][0], "*") for i in range(len(modes))]

@@ -90,7 +90,8 @@ def draw(results: Results, examples: dict, directory: Path) -> None:
     path = directory / "training_curves.png"
     image_plots.training_curves(_panels(results, curves), chance, path)
     embedded = {title(name): found for name, found in embedded_by_mode_set(results).items()}
-    embedding_plots.draw(embedded, _MAPS, directory)
+    modes = list(dict.fromkeys(m for s in results.mode_sets.values() for m in s.modes))
+    embedding_plots.draw(embedded, modes, _MAPS, directory)
     if examples:
         image_plots.episodes(examples, directory / "episodes.png")
 

@@ -1,8 +1,8 @@
 """Stage `report`: joins the domains' sections into one page that needs no other file.
 
 A domain writes `results/<scale>/<domain>/section.html` with `write_domain`; its pictures stay
-files beside it, named relative to it, and are embedded when the page is put together. The task embeddings of all domains are a part
-of their own, which this stage draws.
+files beside it, named relative to it, and are embedded when the page is put together. The figure
+of the task embeddings of all domains is a part of its own, which this stage writes.
 """
 
 import argparse
@@ -158,9 +158,7 @@ def assemble(directory: Path) -> str:
     Raises:
         SystemExit: when there is no section, or a picture is missing or not a local file.
     """
-    found = {path.parent.name: path for path in directory.glob("*/section.html")}
-    if not found:
-        raise SystemExit(f"report: no {directory}/<domain>/section.html; run a domain's report.")
+    found = _sections(directory)
     order = [d for d in _ORDER if d in found] + sorted(set(found) - set(_ORDER))
     articles = [_embed_pictures(found[domain]) for domain in order]
     title = f"Multimodal meta-learning: results at {directory.name} scale"
@@ -170,6 +168,14 @@ def assemble(directory: Path) -> str:
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         f"<h1>{html.escape(title)}</h1>\n{_contents(articles)}{''.join(articles)}</body>\n</html>\n"
     )
+
+
+def _sections(directory):
+    """Returns the sections' files by domain."""
+    found = {path.parent.name: path for path in directory.glob("*/section.html")}
+    if not found:
+        raise SystemExit(f"report: no {directory}/<domain>/section.html; run a domain's report.")
+    return found
 
 
 def _contents(articles):
@@ -207,13 +213,12 @@ def _class(*names):
 
 
 def _write_embeddings(scale, directory):
-    """Writes the part of the page that is of all domains, if it has anything to show."""
-    shutil.rmtree(directory, ignore_errors=True)
-    picture = "plots/embeddings.png"
-    notes = embeddings_figure.draw(scale, parameters.load()["seeds"], directory / picture)
-    if notes:
-        body = figure(picture, embeddings_figure.CAPTION) + bullets(notes)
-        write_domain(directory / "section.html", "Task embeddings", [Section("All domains", body)])
+    """Writes the part of the page that is of all domains."""
+    picture = directory / "plots" / "embeddings.png"
+    body = bullets(embeddings_figure.draw(scale, parameters.load()["seeds"], picture))
+    if picture.exists():
+        body = figure("plots/embeddings.png", embeddings_figure.CAPTION) + body
+    write_domain(directory / "section.html", "Task embeddings", [Section("All domains", body)])
 
 
 def main() -> None:
@@ -222,6 +227,8 @@ def main() -> None:
     parser.add_argument("--scale", required=True, choices=parameters.SCALES)
     scale = parser.parse_args().scale
     directory = Path("results", scale)
+    shutil.rmtree(directory / "embeddings", ignore_errors=True)
+    _sections(directory)  # of a domain, or there is no page
     _write_embeddings(scale, directory / "embeddings")
     page = assemble(directory)
     (directory / "report.html").write_text(page)

@@ -19,7 +19,7 @@ from pipelines.report_policies_notes import deviation_notes, protocol_notes, tab
 from pipelines.report_texts import NOT_RUN, listed
 
 _MAPS = embedding_maps.SETTINGS["reinforcement"]
-# The set whose rollouts are shown, of those with as many modes as there are.
+# Rollouts are shown of the set with so many modes, or nearly so many.
 _SHOWN_MODES = 4
 _SHOWN_METHODS = ("mmaml", "promp")
 
@@ -29,23 +29,29 @@ DIFFERENCES = (
     "Paired difference in return after adaptation over the same held-out goals, positive is better "
     "for the first; ± as above. differences.csv has the modes too"
 )
-_CAPTIONS = {
-    "learning_curves": "Return after adaptation on the goals of training against environment steps"
-    "{averaged}; thin, as logged; thick, the centred running median of {window} logged values at "
-    "most. Multi-ProMP is the mean of its members, against the steps of one of them.",
-    "inner_steps": "Return over all held-out goals by number of inner steps; the band is ± as in "
-    "the table. The dotted vertical line marks the number used in training. MMAML is modulated "
-    "from the first inner step on.",
-    "trajectories": "Point mass, {set}: one rollout of up to four held-out goals (stars) of each "
-    "mode, before adaptation and after each inner step; a dot marks its end. One seed (the first "
-    "that ran); paths may leave the picture.",
-    "frames": "{set}: one rollout of MMAML for the first held-out goal (red) of two modes, before "
-    "adaptation and after the last inner step. One seed (the first that ran).",
-    "embeddings": f"t-SNE maps of the task embeddings of MMAML, coloured by mode: all held-out "
-    f"goals, {_MAPS}, {embedding_maps.COMMON}. "
-    f"{embedding_maps.SILHOUETTE}",
-    "confusions": embedding_maps.CONFUSION,
-}
+LEARNING_CURVES = (
+    "Return after adaptation on the goals of training against environment steps{averaged}; thin, "
+    "as logged; thick, the centred running median of {window} logged values at most. Multi-ProMP "
+    "is the mean of its members, against the steps of one of them."
+)
+INNER_STEPS = (
+    "Return over all held-out goals by number of inner steps; the band is ± as in the table. The "
+    "dotted vertical line marks the number used in training. MMAML is modulated from the first "
+    "inner step on."
+)
+TRAJECTORIES = (
+    "{set}: one rollout of up to four held-out goals (stars) of each mode, before adaptation and "
+    "after each inner step; a dot marks its end. One seed (the first that ran); paths may leave "
+    "the picture."
+)
+FRAMES = (
+    "{set}: one rollout of MMAML for the first held-out goal (red) of two modes, before adaptation "
+    "and after the last inner step. One seed (the first that ran)."
+)
+EMBEDDINGS = (
+    "t-SNE maps of the task embeddings of MMAML, coloured by mode: all held-out goals, "
+    f"{_MAPS}, {embedding_maps.COMMON}. {embedding_maps.SILHOUETTE}"
+)
 
 
 def draw(results: Results, frames: dict, directory: Path) -> None:
@@ -78,7 +84,10 @@ def draw(results: Results, frames: dict, directory: Path) -> None:
     for environment, strip in frames.items():
         policy_plots.frames(*strip, directory / f"frames_{environment}.png")
     for environment, embedded in embedded_panels(results).items():
-        embedding_plots.draw(embedded, _MAPS, directory, f"_{environment}")
+        # Colours are those of the set whose rollouts are shown.
+        sets = sorted(results.environments[environment].values(), key=_unlike_shown)
+        modes = list(dict.fromkeys(mode for goals in sets for mode in goals.modes))
+        embedding_plots.draw(embedded, modes, _MAPS, directory, f"_{environment}")
 
 
 def _grid(results, content):
@@ -112,8 +121,11 @@ def shown_set(results: Results, environment: str, kinds) -> str | None:
         for name in results.environments.get(environment, {})
         if any(results.runs(kind, name) for kind in kinds)
     ]
-    ran.sort(key=lambda name: abs(len(results.sets[name].modes) - _SHOWN_MODES))
-    return ran[0] if ran else None
+    return min(ran, key=lambda name: _unlike_shown(results.sets[name]), default=None)
+
+
+def _unlike_shown(goals):
+    return abs(len(goals.modes) - _SHOWN_MODES)
 
 
 def embedded_by_set(results: Results) -> dict[str, embedding_maps.Embeddings | None]:
@@ -161,28 +173,6 @@ def page_sections(results: Results, frames: dict, missing_frames: dict) -> list[
         frames: see `draw`.
         missing_frames: by environment, why it has no frames.
     """
-    captions = _captions(results)
-
-    def shown(name, end="", **values):
-        return figure(f"plots/{name}{end}.png", captions[name].format(**values))
-
-    def full_title(environment, kinds):
-        name = shown_set(results, environment, kinds)
-        return name and results.sets[name].full_title
-
-    trajectories = paragraph("Neither MMAML nor ProMP was run on the point mass.")
-    if title := full_title("point_mass", _SHOWN_METHODS):
-        trajectories = shown("trajectories", set=title)
-    for environment in frames:
-        title = full_title(environment, ["mmaml"])
-        trajectories += shown("frames", f"_{environment}", set=title)
-    for environment, why in missing_frames.items():
-        name = environment_title(environment)
-        trajectories += paragraph(f"Frames of the {name} are not shown: {why}")
-    embeddings = "".join(
-        shown("embeddings", f"_{name}") + shown("confusions", f"_{name}")
-        for name in embedded_panels(results)
-    )
     return [
         Section("Protocol", bullets(protocol_notes(results))),
         Section(
@@ -198,20 +188,48 @@ def page_sections(results: Results, frames: dict, missing_frames: dict) -> list[
                 for name in results.environments
             ),
         ),
-        Section("Training", shown("learning_curves")),
-        Section("Adaptation", shown("inner_steps")),
-        Section("Rollouts", trajectories),
-        Section("Task embeddings", embeddings or paragraph("MMAML was not run.")),
+        Section("Training", figure("plots/learning_curves.png", _learning_curves_caption(results))),
+        Section("Adaptation", figure("plots/inner_steps.png", INNER_STEPS)),
+        Section("Rollouts", _rollouts(results, frames, missing_frames)),
+        Section("Task embeddings", _embeddings(results)),
     ]
 
 
-def _captions(results):
+def _rollouts(results, frames, missing_frames):
+    name = shown_set(results, "point_mass", _SHOWN_METHODS)
+    body = paragraph("Neither MMAML nor ProMP was run on the point mass.")
+    if name:
+        caption = TRAJECTORIES.format(set=results.sets[name].full_title.capitalize())
+        body = figure("plots/trajectories.png", caption)
+    for environment in frames:
+        name = shown_set(results, environment, ["mmaml"])
+        caption = FRAMES.format(set=results.sets[name].full_title.capitalize())
+        body += figure(f"plots/frames_{environment}.png", caption)
+    for environment, why in missing_frames.items():
+        name = environment_title(environment)
+        body += paragraph(f"Frames of the {name} are not shown: {why}")
+    return body
+
+
+def _embeddings(results):
+    environments = embedded_panels(results)
+    if not environments:
+        return paragraph("MMAML was not run.")
+    body = paragraph(EMBEDDINGS) + paragraph(embedding_maps.CONFUSION)
+    for environment in environments:
+        name = environment_title(environment).capitalize()
+        body += figure(f"plots/embeddings_{environment}.png", f"{name}, maps.")
+        body += figure(f"plots/confusions_{environment}.png", f"{name}, nearest centroids.")
+    return body
+
+
+def _learning_curves_caption(results):
     runs = [run for cell in results.cells.values() for run in cell.runs]
     lengths = [len(run.curve) for run in runs if run.curve is not None]
-    averaged = ", averaged over seeds" if len(results.seeds) > 1 else ""
-    text = _CAPTIONS["learning_curves"]
-    text = text.format(averaged=averaged, window=smoothing_window(max(lengths, default=0)))
-    return _CAPTIONS | {"learning_curves": text}
+    return LEARNING_CURVES.format(
+        averaged=", averaged over seeds" if len(results.seeds) > 1 else "",
+        window=smoothing_window(max(lengths, default=0)),
+    )
 
 
 def _steps_caption(environment):

@@ -15,20 +15,6 @@ KINDS = ("promp", "multi_promp", "mmaml")
 PAIRS = (("mmaml", "promp"), ("mmaml", "multi_promp"), ("multi_promp", "promp"))
 
 
-class Examples(NamedTuple):
-    """One rollout of some held-out tasks, before and after each inner step.
-
-    Attributes:
-        observations: `[C, n, L, O]`.
-        goals: `[n, G]`.
-        mode: `[n]` mode of each task.
-    """
-
-    observations: np.ndarray
-    goals: np.ndarray
-    mode: np.ndarray
-
-
 class Run(NamedTuple):
     """One evaluated cell and seed.
 
@@ -36,7 +22,7 @@ class Run(NamedTuple):
         report: `mmaml_tf.evaluation.Report`.
         seed: its seed.
         digest: that of the held-out goals; None for a Multi-ProMP, whose members each have one.
-        examples: a few rollouts.
+        examples: `mmaml_tf.rl.evaluation.Examples`.
         iterations: outer iterations of its training; a Multi-ProMP's are those of one member.
         environment_steps: of its training, those of all members together.
         rollouts: of each task in the evaluation.
@@ -49,7 +35,7 @@ class Run(NamedTuple):
     report: Any
     seed: int
     digest: str | None
-    examples: Examples
+    examples: Any
     iterations: int
     environment_steps: int
     rollouts: int

@@ -14,7 +14,7 @@ from pipelines import report_inputs
 from pipelines.embedding_maps import Embeddings
 from pipelines.report_data import mean_curve
 from pipelines.report_inputs import check_same_tasks, joined_report, report_of
-from pipelines.report_policies_data import KINDS, Cell, Examples, GoalSet, Results, Run
+from pipelines.report_policies_data import KINDS, Cell, GoalSet, Results, Run
 
 
 class Files(report_inputs.Files):
@@ -89,6 +89,8 @@ def _cell_run(files, cell, seed):
 
 def _run(files, name, seed):
     """Returns a model's run, or None where it was not evaluated."""
+    from mmaml_tf.rl.evaluation import Examples
+
     found = files.read(name, seed)
     if found is None:
         return None
@@ -125,16 +127,16 @@ def join(members: Sequence[Run], modes: Sequence[str]) -> Run:
         modes: the modes in the order of the set.
     """
     curves = [run.curve for run in members]
-    examples = [run.examples for run in members]
+    observations, goals, mode = zip(*(run.examples for run in members), strict=True)
+    mode = np.repeat(np.arange(len(modes)), [len(part) for part in mode])
+    examples = members[0].examples._replace(
+        observations=np.concatenate(observations, axis=1), goals=np.concatenate(goals), mode=mode
+    )
     return Run(
         joined_report([run.report for run in members], modes),
         members[0].seed,
         None,
-        Examples(
-            np.concatenate([part.observations for part in examples], axis=1),
-            np.concatenate([part.goals for part in examples]),
-            np.repeat(np.arange(len(modes)), [len(part.mode) for part in examples]),
-        ),
+        examples,
         members[0].iterations,
         sum(run.environment_steps for run in members),
         members[0].rollouts,

@@ -23,9 +23,8 @@ def table_notes(results: Results) -> list[str]:
     notes = [
         "Undiscounted return of an episode after the last inner step, higher is better; of a task "
         "the mean over its rollouts, over a set the unweighted mean of its modes' means.",
-        spread_note(results.seeds)
-        + " The interval is stratified: the number of goals of a mode is fixed, so that "
-        "differences between modes are no part of it.",
+        f"{spread_note(results.seeds)} The interval is stratified by mode: how many goals there "
+        "are of each is fixed, so that differences between modes are no part of it.",
     ]
     unstable = [_share(results, c, c.unstable, _rollouts(c)) for c in cells if c.unstable]
     if unstable:
@@ -88,7 +87,7 @@ def _training(results, environment):
     runs = [(cell, run) for cell in cells for run in cell.runs]
     name = environment_title(environment)
     if not runs:
-        return f"{name[0].upper()}{name[1:]}: {NOT_RUN}."
+        return f"{name.capitalize()}: {NOT_RUN}."
     alone = {(run.iterations, run.environment_steps) for cell, run in runs if not cell.members}
     joined = {
         (run.iterations, run.environment_steps // len(cell.members))
@@ -100,7 +99,7 @@ def _training(results, environment):
     goals = alternatives({sum(run.report.mode == 0) for _, run in runs})
     rollouts = alternatives({run.rollouts for _, run in runs})
     return (
-        f"{name[0].upper()}{name[1:]}: {', '.join(trained)} (published: "
+        f"{name.capitalize()}: {', '.join(trained)} (published: "
         f"{published.POLICY_ITERATIONS[environment]} iterations). Evaluated on {goals} goals of "
         f"each mode with {rollouts} rollouts each."
     )

@@ -21,7 +21,7 @@ from pipelines.report_texts import (
 )
 
 # Decimal places of an environment's returns, which differ in size.
-_DIGITS = {"reacher": 2}
+_DIGITS = {"point_mass": 1, "reacher": 2, "ant": 0}
 
 
 def headline_table(results: Results) -> Table:
@@ -94,7 +94,7 @@ def _difference(results, kind, reference, column):
 
 
 def _text(results, column, value, sign=""):
-    digits = _DIGITS.get(results.sets[column].environment, 1)
+    digits = _DIGITS[results.sets[column].environment]
     return f"{value.mean:{sign}.{digits}f} ± {value.spread:.{digits}f}"
 
 

@@ -338,6 +338,8 @@ def test_page_needs_no_other_file(full):
     names |= {f"functions_{size}" for size in (2, 3, 5)}
     files = {path.stem: path.read_bytes() for path in (full.results / "plots").iterdir()}
     assert set(files) == names
+    # That of all domains is the page's own.
+    files["all"] = (full.results.parent / "embeddings/plots/embeddings.png").read_bytes()
     embedded = [
         base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in loads.sources
     ]
@@ -439,6 +441,7 @@ def test_an_unknown_cell_is_an_error(workspace, monkeypatch):
 
 def test_page_joins_domains_in_order_and_refuses_foreign_pictures(workspace, monkeypatch):
     results = pathlib.Path("results/smoke")
+    pathlib.Path("params.yaml").write_text(PARAMS.read_text())
     with pytest.raises(SystemExit, match=r"section\.html"):
         run(monkeypatch, module=report_page, scale="smoke")
     for domain in ("zoo", "classification", "regression"):
@@ -446,8 +449,10 @@ def test_page_joins_domains_in_order_and_refuses_foreign_pictures(workspace, mon
         report_page.write_domain(results / domain / "section.html", domain, [section])
     run(monkeypatch, module=report_page, scale="smoke")
     page = (results / "report.html").read_text()
-    order = [page.index(f'<article id="{d}">') for d in ("regression", "classification", "zoo")]
+    domains = "regression", "classification", "embeddings", "zoo"
+    order = [page.index(f'<article id="{domain}">') for domain in domains]
     assert order == sorted(order)
+    assert "Regression, 5 modes: not run." in page
     assert "A &lt; B" in page and "text &amp; zoo" in page
     for source in ("https://example.org/x.png", "absent.png", "/x.png"):
         section = report_page.Section("P", report_page.figure(source, "caption"))

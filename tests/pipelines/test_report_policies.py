@@ -135,7 +135,7 @@ def full(tmp_path_factory):
         run(patch)
         reports.run(patch, report_page)
         inputs.models, inputs.results = inputs.models.absolute(), inputs.results.absolute()
-        yield inputs
+    return inputs
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_headline_table_has_the_arrays_numbers_above_the_published_ones(full):
     arrays = full.arrays("mmaml-point_mass-4")
     assert table["MMAML"][1] == text(arrays["return"][2], arrays["mode"])
     arrays = full.arrays("promp-ant-4")
-    assert table["ProMP"][7] == text(arrays["return"][3], arrays["mode"])
+    assert table["ProMP"][7] == text(arrays["return"][3], arrays["mode"], digits=0)
     arrays = full.arrays("mmaml-reacher-6")
     assert table["MMAML"][5] == text(arrays["return"][2], arrays["mode"], digits=2)
     assert table["method"] == [
@@ -210,7 +210,7 @@ def test_differences_are_paired(full):
     found = rows["Multi-ProMP", "ProMP", "ant", "2", "deg0"]
     assert float(found["mean"]) == pytest.approx(paired[promp["mode"] == 1].mean(), rel=1e-4)
     table = markdown_tables(full.results / "table.md")[1]
-    assert table["Multi-ProMP − ProMP"][6] == text(paired, promp["mode"], sign="+")
+    assert table["Multi-ProMP − ProMP"][6] == text(paired, promp["mode"], digits=0, sign="+")
     pairs = ["MMAML − ProMP", "MMAML − Multi-ProMP", "Multi-ProMP − ProMP"]
     assert [row for row in table if "−" in row] == pairs
 
@@ -223,7 +223,7 @@ def test_returns_of_every_mode_and_inner_step_are_shown(full):
     for step in range(3):
         assert row[step] == text(arrays["return"][step][arrays["mode"] == 2])
     arrays = full.arrays("mmaml-ant-4")
-    assert tables[2]["4 modes, all"][8] == text(arrays["return"][0], arrays["mode"])
+    assert tables[2]["4 modes, all"][8] == text(arrays["return"][0], arrays["mode"], digits=0)
     assert len(tables) == 3
 
 
@@ -256,6 +256,8 @@ def test_all_pictures_are_on_the_page_and_small(full):
     assert sum(map(len, files.values())) < 700_000
     page = (full.results.parent / "report.html").read_text()
     # One more shows the embeddings of all domains.
+    assert "Reacher, 4 modes: 40 of 40 held-out tasks" in page
+    assert "Regression, 5 modes: not run." in page
     assert page.count('<img src="data:image/png;base64,') == len(names) + 1
 
 
@@ -282,13 +284,36 @@ def test_states_of_the_reacher_are_those_that_were_observed():
         policy_frames.states("point_mass", seen)
 
 
+def test_frames_show_the_arm_where_it_was_observed():
+    """The last link, which is blue, points to the right, then away from the viewer."""
+    straight = np.zeros((2, 7))
+    straight[0, :2], straight[1, 1], straight[1, 2] = 1, 1, 1  # angles (0, 0) and (90°, 0)
+    goals = np.array([[-0.2, -0.2, 0.03]] * 2)
+    try:
+        right, up = policy_frames.draw("reacher", straight, goals).astype(int)
+    except policy_frames.CannotDrawError as error:
+        pytest.skip(str(error))
+    right, up = (
+        np.argwhere(image[..., 2] > image[..., :2].max(axis=-1) + 40).mean(axis=0) / len(image)
+        for image in (right, up)
+    )
+    assert right[1] > 0.6 and abs(right[0] - 0.5) < 0.05
+    assert up[0] < 0.4 and abs(up[1] - 0.5) < 0.05
+
+
+def test_without_opengl_nothing_can_be_drawn(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "nonsense")
+    with pytest.raises(policy_frames.CannotDrawError, match="nonsense"):
+        policy_frames.draw("ant", np.zeros((1, 29)), np.zeros((1, 3)))
+
+
 def test_where_nothing_can_be_drawn_the_report_says_so(small, monkeypatch):
     def fail(*arguments):
         raise policy_frames.CannotDrawError("no OpenGL library")
 
     inputs = small(sets=["reacher-2", "ant-2"])
     monkeypatch.setattr(policy_frames, "draw", fail)
-    with pytest.warns(UserWarning, match="no frames of the reacher: no OpenGL library"):
+    with pytest.warns(UserWarning, match="no frames of the (reacher|ant): no OpenGL"):
         run(monkeypatch)
     section = (inputs.results / "section.html").read_text()
     assert "Frames of the ant are not shown: no OpenGL library" in section
