@@ -1,7 +1,7 @@
 """What the pictures of all reports have in common: colours, panels, legends, and PNG files."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +78,12 @@ class Band(NamedTuple):
     x: np.ndarray
     mean: np.ndarray
     spread: np.ndarray
+
+    @classmethod
+    def of(cls, x: Sequence[float], summaries: Sequence) -> "Band":
+        """Returns the curve of a `report_data.Summary` at each position."""
+        means, spreads = np.array([(s.mean, s.spread) for s in summaries]).T
+        return cls(np.array(x), means, spreads)
 
 
 def panels_in_a_row(panels, height, sharex=False, sharey=False, **grid):

@@ -97,9 +97,7 @@ def draw(results: Results, examples: dict, directory: Path) -> None:
 
 
 def _band(cell):
-    summaries = [cell.summary(steps=steps) for steps in cell.curve]
-    means, spreads = np.array([(s.mean, s.spread) for s in summaries]).T
-    return Band(np.array(cell.curve), means, spreads)
+    return Band.of(cell.curve, [cell.summary(steps=steps) for steps in cell.curve])
 
 
 def _mean_curves(runs):

@@ -4,8 +4,6 @@ import shutil
 import warnings
 from pathlib import Path
 
-import numpy as np
-
 from pipelines import embedding_maps, embedding_plots, policy_plots, report_data
 from pipelines import params as parameters
 from pipelines import report_policies_inputs as inputs
@@ -109,19 +107,20 @@ def _curves(cells):
 
 
 def _band(cell):
-    summaries = [cell.summary(steps=steps) for steps in cell.curve]
-    means, spreads = np.array([(s.mean, s.spread) for s in summaries]).T
-    return Band(np.array(cell.curve), means, spreads)
+    return Band.of(cell.curve, [cell.summary(steps=steps) for steps in cell.curve])
 
 
 def shown_set(results: Results, environment: str, kinds) -> str | None:
-    """Returns the set of an environment whose rollouts are shown, None if no such kind ran."""
-    ran = [
-        name
+    """Returns the set of an environment whose rollouts are shown, None if none of `kinds` ran.
+
+    It is one that most of them ran on.
+    """
+    ran = {
+        name: sum(bool(results.runs(kind, name)) for kind in kinds)
         for name in results.environments.get(environment, {})
-        if any(results.runs(kind, name) for kind in kinds)
-    ]
-    return min(ran, key=lambda name: _unlike_shown(results.sets[name]), default=None)
+    }
+    shown = [name for name in ran if ran[name] and ran[name] == max(ran.values())]
+    return min(shown, key=lambda name: _unlike_shown(results.sets[name]), default=None)
 
 
 def _unlike_shown(goals):

@@ -93,20 +93,16 @@ def _adaptation_bands(results, size):
         count = len(cell.runs[0].report.measures["noisy"]) if adapts else 1
         # Losses may overflow beyond the steps that were trained.
         with np.errstate(invalid="ignore"):
-            bands[kind] = _band([cell.summary(steps=step) for step in range(count)])
+            summaries = [cell.summary(steps=step) for step in range(count)]
+            bands[kind] = Band.of(range(count), summaries)
     return bands
 
 
 def _mode_bands(results, size):
     return {
-        kind: _band([cell.summary(mode) for mode in cell.modes])
+        kind: Band.of(range(len(cell.modes)), [cell.summary(mode) for mode in cell.modes])
         for kind, cell in results.ran(size).items()
     }
-
-
-def _band(summaries):
-    means, spreads = np.array([(s.mean, s.spread) for s in summaries]).T
-    return Band(np.arange(len(summaries)), means, spreads)
 
 
 def _function_examples(results, size):

@@ -373,7 +373,9 @@ def test_partial_reports_what_there_is_and_twice_the_same(tmp_path, monkeypatch)
     assert markdown_tables(inputs.results / "table.md")[1]["MMAML − ProMP"][0] == "not run"
     not_run = ["promp-reacher-2", "multi_promp-point_mass-4", "mmaml-point_mass-4"]
     assert json.loads((inputs.results / "summary.json").read_text())["not_run"] == not_run
-    assert f"“not run”: {', '.join(not_run)}" in (inputs.results / "section.html").read_text()
+    section = (inputs.results / "section.html").read_text()
+    assert f"“not run”: {', '.join(not_run)}" in section
+    assert "Point mass, 6 modes: one rollout" in section, "MMAML did not run on 4 modes"
 
 
 def test_nothing_at_all_can_be_reported(tmp_path, monkeypatch):
