@@ -3,7 +3,7 @@
 FROM python:3.11-slim-bookworm
 
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends git make \
+    && apt-get install --yes --no-install-recommends git make libegl1 libgl1-mesa-dri \
     && rm -rf /var/lib/apt/lists/*
 
 RUN useradd --create-home mmaml

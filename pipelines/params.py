@@ -144,6 +144,14 @@ def reinforcement_scale(params: dict, scale: str) -> dict:
     for environment in get(params, "reinforcement.environments"):
         for name in ("iterations", "member_iterations", "tasks_per_mode", "evaluation_rollouts"):
             _positive(f"{where}.{name}.{environment}", get(settings, f"{name}.{environment}"))
+        rate = get(settings, f"outer_learning_rate.{environment}")
+        if not isinstance(rate, int | float) or not rate > 0:
+            raise ParameterError(
+                f"{where}.outer_learning_rate.{environment} is {rate!r}; expected a positive "
+                "number."
+            )
+    if not isinstance(get(settings, "xla"), bool):
+        raise ParameterError(f"{where}.xla is {settings['xla']!r}; expected true or false.")
     return settings
 
 

@@ -1,7 +1,7 @@
 """What the pictures of all reports have in common: colours, panels, legends, and PNG files."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,14 +28,21 @@ STYLE = {
     "bayes": ("#000000", "*"),
     "protonet": ("#882255", "p"),
 }
+# Policy learners look like what they are the counterparts of.
+STYLE |= {"promp": STYLE["maml"], "multi_promp": STYLE["multi_maml"], "mmaml": STYLE["film"]}
 
-# Modes have colours of their own (Paul Tol's bright palette), so as not to look like methods.
+# Modes have colours of their own (from Paul Tol's palettes), so as not to look like methods.
 MODE_STYLE = (
     ("#4477AA", "o"),
     ("#EE6677", "s"),
     ("#228833", "^"),
     ("#CCBB44", "D"),
     ("#AA3377", "P"),
+    ("#66CCEE", "v"),
+    ("#EE8866", "X"),
+    ("#222255", "<"),
+    ("#777777", ">"),
+    ("#44AA99", "p"),
 )
 
 SETTINGS = {
@@ -54,6 +61,7 @@ SETTINGS = {
     "figure.constrained_layout.h_pad": 0.08,
     "figure.dpi": 80,
 }
+SMALL = SETTINGS | {"figure.dpi": 72, "font.size": 11.5, "axes.titlesize": 12.5}
 WIDTH = 14.0
 BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
 
@@ -70,6 +78,12 @@ class Band(NamedTuple):
     x: np.ndarray
     mean: np.ndarray
     spread: np.ndarray
+
+    @classmethod
+    def of(cls, x: Sequence[float], summaries: Sequence) -> "Band":
+        """Returns the curve of a `report_data.Summary` at each position."""
+        means, spreads = np.array([(s.mean, s.spread) for s in summaries]).T
+        return cls(np.array(x), means, spreads)
 
 
 def panels_in_a_row(panels, height, sharex=False, sharey=False, **grid):
@@ -140,6 +154,84 @@ def note_if_empty(ax, content):
     if not content:
         where = {"transform": ax.transAxes, "ha": "center", "bbox": BEHIND_TEXT}
         ax.text(0.5, 0.6, "not run", color="#666666", **where)
+
+
+def panel_grid(
+    rows: Mapping[str, Mapping[str, Mapping]],
+    path: Path,
+    draw,
+    xlabel: str,
+    ylabel: str,
+    own_x: bool = False,
+    level=(),
+    more: Mapping[str, Line2D] = {},
+) -> None:
+    """Draws a grid of panels of one measure, those of a row on one vertical axis.
+
+    Args:
+        rows: by row title and panel title, what is drawn by kind; None for no panel at all.
+        path: the file to write.
+        draw: draws a panel; it is given the axes, the two titles, and the content.
+        xlabel: what the horizontal axes show.
+        ylabel: what the vertical axes show.
+        own_x: whether each panel has its own horizontal axis.
+        level: see `method_legend`.
+        more: see `method_legend`.
+    """
+    with plt.rc_context(SMALL):
+        sharex = False if own_x else "all"
+        fig, axes = panels_in_rows(rows, 0.9 + 3.1 * len(rows), sharex=sharex, sharey="row")
+        for line, (name, panels) in zip(axes, rows.items(), strict=True):
+            for ax, (title, content) in zip(line, panels.items(), strict=True):
+                if content is None:
+                    ax.set_visible(False)
+                    continue
+                draw(ax, (name, title), content)
+                if own_x and not content:
+                    ax.set_xticks([])
+                note_if_empty(ax, content)
+            if not any(panels.values()):
+                line[0].set_yticks([])
+            line[0].set_ylabel(f"{name}\n{ylabel}")
+        for column in axes.T:
+            [ax for ax in column if ax.get_visible()][-1].set_xlabel(xlabel)
+        method_legend(fig, [p for row in rows.values() for p in row.values() if p], level=level,
+                      more=more)  # fmt: skip
+        save(fig, path)
+
+
+def step_bands(ax, bands: Mapping[str, Band], trained: int, last: int) -> None:
+    """Draws a measure against inner steps; a band of a single point is drawn level.
+
+    Args:
+        ax: the axes.
+        bands: the bands by kind.
+        trained: the number of inner steps in training, which is marked.
+        last: the end of the axis.
+    """
+    ax.axvline(trained, color="#888888", ls=":", lw=1.3)
+    for kind, band in bands.items():
+        colour, marker = STYLE[kind]
+        x = np.array([0, last]) if len(band.x) == 1 else band.x
+        mean, spread = (np.broadcast_to(part, x.shape) for part in band[1:])
+        ls, shown = (":", "") if len(band.x) == 1 else ("-", marker)
+        ax.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.16, linewidth=0)
+        ax.plot(x, mean, color=colour, marker=shown, ms=5, lw=1.7, ls=ls)
+    ax.set_xticks(sorted({int(x) for band in bands.values() for x in band.x} | {trained}))
+    ax.set_xlim(-0.3, last + 0.3)
+
+
+def smoothing_window(rows: int) -> int:
+    """Returns the number of logged rows (odd) that training curves are smoothed over."""
+    return max(3, rows // 40 | 1)
+
+
+def smooth(values: np.ndarray) -> np.ndarray:
+    """Returns the centred running median over `smoothing_window`, over fewer at the ends."""
+    half = smoothing_window(len(values)) // 2
+    return np.array(
+        [np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
+    )
 
 
 def save(fig, path: Path) -> None:

@@ -12,13 +12,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from pipelines.plot_style import (
     BEHIND_TEXT,
-    MODE_STYLE,
     SETTINGS,
     STYLE,
     WIDTH,
     Band,
     kinds_in,
-    marker_of,
     method_legend,
     note_if_empty,
     panels_in_a_row,
@@ -206,46 +204,6 @@ def functions(
             names.append("MAML, adapted")
         fig.legend(handles, names, loc="outside lower center", ncols=5)
         save(fig, path)
-
-
-def embeddings(panels: Mapping[str, tuple], modes: Sequence[str], path: Path) -> None:
-    """Draws two-dimensional maps of task embeddings.
-
-    Args:
-        panels: by panel title, points `[N, 2]` and their modes `[N]` as indices into `modes`;
-            None for both where there are none.
-        modes: names of all modes.
-        path: the file to write.
-    """
-    with plt.rc_context(SETTINGS):
-        fig, axes = panels_in_a_row(panels, height=5.4)
-        shown = set()
-        for ax, (points, mode) in zip(axes, panels.values(), strict=True):
-            ax.set_xticks([])
-            ax.set_yticks([])
-            ax.spines[:].set_visible(True)
-            note_if_empty(ax, points is not None)
-            if points is None:
-                continue
-            for index in np.unique(mode):
-                shown.add(int(index))
-                colour, marker = MODE_STYLE[index % len(MODE_STYLE)]
-                x, y = points[mode == index].T
-                ax.scatter(x, y, s=13, color=colour, marker=marker, alpha=0.65, linewidths=0)
-            ax.set_aspect("equal", "datalim")
-        handles = [marker_of(*MODE_STYLE[i % len(MODE_STYLE)]) for i in sorted(shown)]
-        fig.legend(
-            handles, [modes[i] for i in sorted(shown)], loc="outside lower center", ncols=len(modes)
-        )
-        save(fig, path)
-
-
-def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Returns the centred running median over `window` (odd) values, over fewer at the ends."""
-    half = window // 2
-    return np.array(
-        [np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
-    )
 
 
 def _band(ax, band, last, colour, marker):

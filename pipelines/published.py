@@ -41,6 +41,9 @@ METHODS = {
     "film_layer1": Method("MMAML (FiLM, layer 1 only)"),
     "bayes": Method("Bayes-optimal", post_modulation=False),
     "protonet": Method("Prototypical network", post_modulation=False),
+    "promp": Method("ProMP"),
+    "multi_promp": Method("Multi-ProMP"),
+    "mmaml": Method("MMAML"),
 }
 
 #: mean squared errors by kind and number of modes
@@ -107,6 +110,69 @@ CLASSIFICATION_DIFFERENCES = (
     "The published loader inverts the colours of FC100 and loses one test class of Aircraft; here "
     "neither happens. Where a mode has fewer classes than a task needs, it draws classes twice; "
     "here such tasks have fewer ways.",
+)
+
+#: returns of policies and what stands behind ± by kind, then by set of goals
+REINFORCEMENT = {
+    "promp": {
+        "point_mass-2": (-397, 20),
+        "point_mass-4": (-523, 51),
+        "point_mass-6": (-330, 10),
+        "reacher-2": (-12.0, 2.0),
+        "reacher-4": (-13.8, 2.5),
+        "reacher-6": (-14.9, 2.9),
+        "ant-2": (-761, 48),
+        "ant-4": (-953, 46),
+    },
+    "multi_promp": {
+        "point_mass-2": (-109, 6),
+        "point_mass-4": (-109, 6),
+        "point_mass-6": (-92, 4),
+        "reacher-2": (-4.3, 0.1),
+        "reacher-4": (-4.3, 0.1),
+        "reacher-6": (-4.3, 0.1),
+        "ant-2": (-624, 38),
+        "ant-4": (-611, 31),
+    },
+    "mmaml": {
+        "point_mass-2": (-136, 8),
+        "point_mass-4": (-209, 32),
+        "point_mass-6": (-169, 48),
+        "reacher-2": (-10.0, 1.0),
+        "reacher-4": (-11.0, 0.8),
+        "reacher-6": (-10.9, 1.1),
+        "ant-2": (-711, 25),
+        "ant-4": (-904, 37),
+    },
+}
+
+#: iterations of the published policies by environment
+POLICY_ITERATIONS = {"point_mass": 401, "reacher": 501, "ant": 1001}
+
+REINFORCEMENT_PROTOCOL = (
+    "Published protocol: in each iteration 40 tasks, each with 20 rollouts before and after every "
+    "inner step; environment steps in all: 96 million (point mass), 60 million (reacher), 801 "
+    "million (ant)."
+)
+
+REINFORCEMENT_UNKNOWN = (
+    "Not known of the published values: what stands behind ±, the number of seeds, the goals they "
+    "were measured on (the published code logs returns on the goals of training and has no "
+    "evaluation), and with which environments and numbers of iterations they were obtained (its "
+    "scripts do not run as they are)."
+)
+
+REINFORCEMENT_DIFFERENCES = (
+    "The published encoder reads the first 100 steps of a task's rollouts, cut into 20 pieces of 5 "
+    "steps, which looks like a mistake; whether the published values have it is not known. Here it "
+    "reads whole rollouts. The gates of its GRU are plain sigmoids here.",
+    "The published reacher with 6 modes draws goals of two of them only. Here it draws all six.",
+    "There is no published script for Multi-ProMP. That its values are equal for 2 and 4 modes of "
+    "the point mass and for all sets of the reacher suggests one policy whose value was used for "
+    "all modes by symmetry. Here it is one ProMP for each mode, trained alone and chosen by the "
+    "true mode of a task.",
+    "Here MuJoCo is a current version and the ant Gymnasium's model; the published runs used older "
+    "ones.",
 )
 
 #: entries of REGRESSION whose models modulate only the first hidden layer

@@ -14,7 +14,7 @@ class PolicyCell(Cell):
     """One trained policy learner of the reinforcement-learning table."""
 
     domain = "reinforcement"
-    trained_by = ("iterations", "log_every", "tasks", "rollouts")
+    trained_by = ("iterations", "log_every", "tasks", "rollouts", "outer_learning_rate", "xla")
 
     @property
     def batch(self):
@@ -61,8 +61,8 @@ class PolicyCell(Cell):
                 f"the method of cell {self.name!r} is {s['method']!r}; expected ProMP or "
                 "MultimodalProMP."
             )
-        optimizer = keras.optimizers.Adam(s["outer_learning_rate"], epsilon=1e-8)
-        learner.compile(optimizer, rollouts)
+        optimizer = keras.optimizers.Adam(self.schedule["outer_learning_rate"], epsilon=1e-8)
+        learner.compile(optimizer, rollouts, jit_compile=self.schedule["xla"])
         learner.build_for(self.tasks().sample(1, self.seed))
         return learner
 
@@ -75,7 +75,7 @@ def cell(params: dict, scale: str, name: str, seed: int) -> PolicyCell:
     members = schedule.pop("member_iterations")
     iterations = members if method == "single" else schedule["iterations"]
     schedule["iterations"] = iterations[environment]
-    for one_each in ("tasks_per_mode", "evaluation_rollouts"):
+    for one_each in ("outer_learning_rate", "tasks_per_mode", "evaluation_rollouts"):
         schedule[one_each] = schedule[one_each][environment]
     tasks = {
         "environment": environment,

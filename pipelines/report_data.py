@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.metrics import silhouette_score
 
 from pipelines import params as parameters
+from pipelines.embedding_maps import Embeddings
 from pipelines.published import METHODS
 
 TARGETS = ("noisy", "noise_free")
@@ -307,8 +307,7 @@ def _run(files, cell, seed):
         # Its evaluation does not know of its members' training.
         run = run._replace(skipped=sum(int(rows["skipped"][-1]) for rows in histories))
     if cell.kind == "film":
-        silhouette = float(silhouette_score(arrays["embeddings"], report.mode))
-        run = run._replace(silhouette=silhouette)
+        run = run._replace(silhouette=Embeddings.of(arrays).silhouette)
     return run
 
 

@@ -4,20 +4,23 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from sklearn.metrics import silhouette_score
 
-from pipelines import embedding_maps, image_plots, plots, report_data, report_images_inputs
+from pipelines import (
+    embedding_maps,
+    embedding_plots,
+    image_plots,
+    report_data,
+    report_images_inputs,
+)
 from pipelines import params as parameters
 from pipelines import report_images_tables as tables
 from pipelines.plot_style import Band
 from pipelines.report_images_data import Results
 from pipelines.report_images_notes import deviation_notes, protocol_notes, table_notes
 from pipelines.report_page import Section, bullets, figure, paragraph, write_domain
-from pipelines.report_tables import listed, title
+from pipelines.report_texts import listed, title
 
-# The published settings of the map for classification.
-_PERPLEXITY, _LEARNING_RATE = 8, 80
-
+_MAPS = embedding_maps.SETTINGS["classification"]
 _SHOWN_QUERIES = 5
 
 CHANCE = (
@@ -40,13 +43,9 @@ _CAPTIONS = {
     "tasks of a batch are others. Modes with fewer classes in validation have tasks of fewer ways "
     "there.",
     "embeddings": f"t-SNE maps of the task embeddings of MMAML (FiLM) for {{protocol}}, coloured "
-    f"by dataset: the first test tasks of each mode, {{embedded}} in all, perplexity "
-    f"{_PERPLEXITY}, learning rate {_LEARNING_RATE}, initialised by PCA, random_state "
-    f"{embedding_maps.RANDOM_STATE}, no jitter, one seed (the first that ran). The silhouette is "
-    "that of the modes among the raw embeddings (Euclidean distances; 1 is separate, 0 is mixed).",
-    "confusions": "The mode whose centroid is nearest to a task's raw embedding, in % of the tasks "
-    "of its true mode (row). Centroids are of the first half of each mode's embedded tasks, the "
-    "other half is classified; in the title, how much of it correctly, and chance.",
+    f"by dataset: the first test tasks of each mode, {{embedded}} in all, {_MAPS}, "
+    f"{embedding_maps.COMMON}. {embedding_maps.SILHOUETTE}",
+    "confusions": embedding_maps.CONFUSION,
     "episodes": "The first {protocol} test task of each mode: its support images, one of each "
     "class, and queries with their classes. Classes have no other names than these numbers, which "
     "are new in each task.",
@@ -63,13 +62,12 @@ def _panels(results, content):
     }
 
 
-def draw(results: Results, examples: dict, confusions: dict, directory: Path) -> None:
+def draw(results: Results, examples: dict, directory: Path) -> None:
     """Draws all pictures that there is something for.
 
     Args:
         results: the results.
         examples: `image_plots.Episode` by mode.
-        confusions: by mode set, the counts of `embedding_maps.confusion`.
         directory: where to.
     """
     chance = {
@@ -91,27 +89,15 @@ def draw(results: Results, examples: dict, confusions: dict, directory: Path) ->
     image_plots.inner_steps(_panels(results, bands), chance, steps, path)
     path = directory / "training_curves.png"
     image_plots.training_curves(_panels(results, curves), chance, path)
-    if confusions:
-        modes = list(dict.fromkeys(m for s in results.mode_sets.values() for m in s.modes))
-        plots.embeddings(_maps(results, modes), modes, directory / "embeddings.png")
-        panels = {}
-        for name, mode_set in results.mode_sets.items():
-            if name in confusions:
-                counts = confusions[name]
-                share = counts.trace() / counts.sum()
-                text = f"{title(name)} ({share:.0%}, chance {1 / len(counts):.0%})"
-                panels[text] = counts, mode_set.modes
-            else:
-                panels[title(name)] = None, None
-        image_plots.confusions(panels, directory / "confusions.png")
+    embedded = {title(name): found for name, found in embedded_by_mode_set(results).items()}
+    modes = list(dict.fromkeys(m for s in results.mode_sets.values() for m in s.modes))
+    embedding_plots.draw(embedded, modes, _MAPS, directory)
     if examples:
         image_plots.episodes(examples, directory / "episodes.png")
 
 
 def _band(cell):
-    summaries = [cell.summary(steps=steps) for steps in cell.curve]
-    means, spreads = np.array([(s.mean, s.spread) for s in summaries]).T
-    return Band(np.array(cell.curve), means, spreads)
+    return Band.of(cell.curve, [cell.summary(steps=steps) for steps in cell.curve])
 
 
 def _mean_curves(runs):
@@ -125,38 +111,15 @@ def _shown_protocol(results):
     return min(results.protocols, key=lambda name: (name != "5w1s", *results.protocols[name]))
 
 
-def _embedded(results):
-    """Returns by mode set the first FiLM run that has embeddings."""
+def embedded_by_mode_set(results: Results) -> dict[str, embedding_maps.Embeddings | None]:
+    """Returns by mode set the embeddings of the first FiLM run that has any, else None."""
     protocol = _shown_protocol(results)
-    runs = {
-        mode_set: [r for r in results.runs("film", mode_set, protocol) if r.embeddings is not None]
+    return {
+        mode_set: next(
+            (r.embeddings for r in results.runs("film", mode_set, protocol) if r.embeddings), None
+        )
         for mode_set in results.mode_sets
     }
-    return {mode_set: found[0] for mode_set, found in runs.items() if found}
-
-
-def confusions_of(results: Results) -> dict[str, np.ndarray]:
-    """Returns by mode set which centroids the task embeddings are nearest to."""
-    return {
-        mode_set: embedding_maps.confusion(*run.embeddings, len(run.report.modes))
-        for mode_set, run in _embedded(results).items()
-    }
-
-
-def _maps(results, modes):
-    """Returns t-SNE maps by panel title, with modes as indices into `modes`."""
-    panels, embedded = {}, _embedded(results)
-    for name in results.mode_sets:
-        if name not in embedded:
-            panels[title(name)] = None, None
-            continue
-        values, mode = embedded[name].embeddings
-        own = np.array([modes.index(m) for m in embedded[name].report.modes])
-        text = title(name)
-        if len(own) > 1:
-            text += f" (silhouette {silhouette_score(values, mode):.2f})"
-        panels[text] = embedding_maps.tsne(values, _PERPLEXITY, _LEARNING_RATE), own[mode]
-    return panels
 
 
 def example_tasks(params: dict, results: Results) -> tuple[dict, str]:
@@ -197,7 +160,9 @@ def _captions(results):
         "logged": max(logged, default=results.schedule["log_every"]),
         "protocol": tables.protocol_title(results, _shown_protocol(results)),
         "embedded": ", ".join(
-            f"{len(run.embeddings[1])} ({title(name)})" for name, run in _embedded(results).items()
+            f"{len(embeddings.mode)} ({title(name)})"
+            for name, embeddings in embedded_by_mode_set(results).items()
+            if embeddings
         ),
     }
     return {name: text.format(**values) for name, text in _CAPTIONS.items()}
@@ -216,7 +181,7 @@ def page_sections(results: Results, missing_examples: str) -> list[Section]:
         return figure(f"plots/{name}.png", captions[name])
 
     embeddings = paragraph("MMAML (FiLM) was not run.")
-    if _embedded(results):
+    if any(embedded_by_mode_set(results).values()):
         embeddings = shown("embeddings") + shown("confusions")
     episodes = (
         paragraph(f"Not shown: {missing_examples}") if missing_examples else shown("episodes")
@@ -280,16 +245,16 @@ def main() -> None:
     report_data.check_inputs(params, files, cells, arguments.partial)
     results = report_images_inputs.load(params, files, cells)
     examples, missing_examples = example_tasks(params, results)
-    confusions = confusions_of(results)
 
     directory = files.results
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "table.md").write_text(markdown(results))
     tables.write_table_csv(results, directory / "table.csv")
     tables.write_differences_csv(results, directory / "differences.csv")
-    tables.write_summary(results, confusions, directory / "summary.json")
+    embedded = embedded_by_mode_set(results)
+    tables.write_summary(results, embedded, directory / "summary.json")
     shutil.rmtree(directory / "plots", ignore_errors=True)
-    draw(results, examples, confusions, directory / "plots")
+    draw(results, examples, directory / "plots")
     sections = page_sections(results, missing_examples)
     write_domain(directory / "section.html", "Few-shot image classification", sections)
     print(tables.headline_table(results).markdown(), directory, sep="\n")

@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipelines.embedding_maps import Embeddings
 from pipelines.report_data import Summary, paired_differences
-
-#: stands for each member's own number of inner steps in the reports that join several members
-OWN_STEPS = -1
+from pipelines.report_inputs import OWN_STEPS
 
 
 class Curves(NamedTuple):
@@ -36,7 +35,7 @@ class Run(NamedTuple):
         skipped: updates that were left out in training.
         chosen: iterations whose weights validation chose, of each model it consists of.
         curves: what training logged; None without it.
-        embeddings: (`[n, E]` task embeddings, `[n]` their modes), or None.
+        embeddings: task embeddings, or None.
     """
 
     report: Any
@@ -48,7 +47,12 @@ class Run(NamedTuple):
     skipped: int = 0
     chosen: Sequence[int] = ()
     curves: Curves | None = None
-    embeddings: tuple[np.ndarray, np.ndarray] | None = None
+    embeddings: Embeddings | None = None
+
+    @property
+    def tasks(self) -> Mapping[str, int]:
+        """What its tasks are told by beside their digest."""
+        return self.ways
 
     @property
     def chance(self) -> float:
@@ -83,6 +87,11 @@ class Cell(NamedTuple):
     def name(self) -> str:
         """Its name, which is that of its files for all kinds but Multi-MAML."""
         return f"{self.kind}-{self.mode_set}-{self.protocol}"
+
+    @property
+    def column(self) -> tuple[str, str]:
+        """What its tasks depend on."""
+        return self.mode_set, self.protocol
 
     @property
     def trained(self) -> list[str]:
@@ -156,6 +165,12 @@ class Results(NamedTuple):
         """The kinds that have a row, in the order of the table."""
         return list(dict.fromkeys(kind for kind, _, _ in self.cells))
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digests of the held-out tasks by mode set and protocol."""
+        cells = self.cells.values()
+        return {"-".join(c.column): run.digest for c in cells for run in c.runs if run.digest}
+
     def runs(self, *key: str) -> Sequence[Run]:
         """Returns the runs of (kind, mode set, protocol); none where there is no such cell."""
         cell = self.cells.get(key)
@@ -166,7 +181,7 @@ class Results(NamedTuple):
         return {
             cell.kind: cell
             for cell in self.cells.values()
-            if (cell.mode_set, cell.protocol) == (mode_set, protocol) and cell.runs
+            if cell.column == (mode_set, protocol) and cell.runs
         }
 
     def ways(self, mode_set: str, protocol: str) -> Mapping[str, int]:

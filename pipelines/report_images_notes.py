@@ -1,11 +1,16 @@
 """What the classification report says about its numbers."""
 
-from collections.abc import Iterable
-
 from pipelines import published
 from pipelines.published import METHODS
 from pipelines.report_images_data import Results
-from pipelines.report_tables import NOT_RUN, spread_note, title
+from pipelines.report_texts import (
+    NOT_RUN,
+    alternatives,
+    digests_note,
+    seeds_text,
+    spread_note,
+    title,
+)
 
 # Markers of the headline table, and whether a cell has them.
 _FEWER_WAYS, _SKIPPED, _OTHER_MODES = "¹", "²", "³"
@@ -110,13 +115,12 @@ def _not_run_note(results):
 def protocol_notes(results: Results) -> list[str]:
     """Returns what was done, in short."""
     schedule = results.schedule
-    seeds = f"seed{'s' if len(results.seeds) > 1 else ''} {', '.join(map(str, results.seeds))}"
     runs = [run for cell in results.cells.values() for run in cell.runs]
-    tasks = _list({sum(run.report.mode == 0) for run in runs})
+    tasks = alternatives({sum(run.report.mode == 0) for run in runs})
     return [
         f"Scale “{results.scale}”: images of {schedule['image_size']} pixels, filters "
         f"{', '.join(map(str, schedule['filters']))}, embedding of {schedule['embedding']}; "
-        f"{seeds}.",
+        f"{seeds_text(results.seeds)}.",
         f"Training: {_training(results)}. Query images of a class: {schedule['queries']}.",
         f"Inner steps: {results.defaults['inner_steps']} in training and for the accuracy here"
         f"{_member_steps(results)}. A prototypical network has none.",
@@ -127,7 +131,7 @@ def protocol_notes(results: Results) -> list[str]:
         "classes, which training never sees. The tasks of a mode are the same in every mode set.",
         _STATISTICS[results.defaults["statistics"]],
         "Multi-MAML has one MAML per mode, trained alone and chosen by the true mode of a task.",
-        _digests(results),
+        digests_note(results.digests),
     ]
 
 
@@ -135,7 +139,7 @@ def _training(results):
     texts = []
     for protocol in results.protocols:
         iterations = {
-            of_members: _list(
+            of_members: alternatives(
                 {
                     run.iterations
                     for cell in results.cells.values()
@@ -150,7 +154,7 @@ def _training(results):
             batch = results.schedule["batch"][protocol]
             text = f"{protocol} {iterations[False]} iterations of {batch} tasks"
         if iterations[True]:
-            batches = _list(results.member_batches[protocol])
+            batches = alternatives(results.member_batches[protocol])
             text += f" ({iterations[True]} of {batches} for each member of Multi-MAML)"
         texts.append(text)
     return "; ".join(texts)
@@ -173,21 +177,6 @@ def _chosen(results):
     if not chosen:
         return ""
     return f" Those chosen are of iterations {min(chosen)} to {max(chosen)}; summary.json has each."
-
-
-def _digests(results):
-    digests = {
-        f"{cell.mode_set}-{cell.protocol}: {run.digest[:16]}": None
-        for cell in results.cells.values()
-        for run in cell.runs
-        if run.digest
-    }
-    shown = "; ".join(digests) or NOT_RUN
-    return f"SHA-256 digests of the test tasks, first 16 digits: {shown}. Whole in summary.json."
-
-
-def _list(values: Iterable) -> str:
-    return " or ".join(map(str, sorted(values)))
 
 
 def deviation_notes(results: Results) -> list[str]:

@@ -5,13 +5,13 @@ import json
 from itertools import product
 from pathlib import Path
 
-from pipelines import published
+from pipelines import embedding_maps, published
 from pipelines.published import METHODS
 from pipelines.report_data import Summary
 from pipelines.report_images_data import Results
 from pipelines.report_images_notes import markers
 from pipelines.report_page import Table
-from pipelines.report_tables import (
+from pipelines.report_texts import (
     DASH,
     DIFFERENCE,
     NOT_RUN,
@@ -186,12 +186,12 @@ def write_differences_csv(results: Results, path: Path) -> None:
                     writer.writerow([*labels, name, protocol, mode or "all", *row])
 
 
-def write_summary(results: Results, confusions: dict, path: Path) -> None:
+def write_summary(results: Results, embedded: dict, path: Path) -> None:
     """Writes what the tables do not hold.
 
     Args:
         results: the results.
-        confusions: by mode set, the counts of `embedding_maps.confusion`.
+        embedded: by mode set, the `embedding_maps.Embeddings` that are shown, or None.
         path: where to.
     """
     cells = results.cells.values()
@@ -200,13 +200,13 @@ def write_summary(results: Results, confusions: dict, path: Path) -> None:
         "scale": results.scale,
         "seeds": results.seeds,
         "mode_sets": {name: mode_set._asdict() for name, mode_set in results.mode_sets.items()},
-        "held_out_digests": {
-            f"{cell.mode_set}-{cell.protocol}": run.digest for _, cell, run in runs if run.digest
-        },
+        "held_out_digests": results.digests,
         "chosen_iterations": {name: run.chosen for name, _, run in runs},
         "not_above_chance": [c.name for c in cells if c.runs and not above_chance(c.runs)],
         "nearest_centroid_accuracy": {
-            name: float(counts.trace() / counts.sum()) for name, counts in confusions.items()
+            name: embedding_maps.nearest_centroid_accuracy(found)
+            for name, found in embedded.items()
+            if found
         },
         "not_run": [cell.name for cell in cells if not cell.runs],
     }

@@ -1,21 +1,24 @@
 """Stage `report`: joins the domains' sections into one page that needs no other file.
 
 A domain writes `results/<scale>/<domain>/section.html` with `write_domain`; its pictures stay
-files beside it, named relative to it, and are embedded when the page is put together.
+files beside it, named relative to it, and are embedded when the page is put together. The figure
+of the task embeddings of all domains is a part of its own, which this stage writes.
 """
 
 import argparse
 import base64
 import html
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pipelines import embeddings_figure
 from pipelines import params as parameters
 
 # Domains in the order of the page; others follow in alphabetical order.
-_ORDER = ("regression", "classification", "reinforcement_learning")
+_ORDER = ("regression", "classification", "reinforcement", "embeddings")
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto;
@@ -105,7 +108,8 @@ class Table(NamedTuple):
     def _html_row(self, row, starts):
         cells = [f'<th scope="row">{html.escape(row[0])}</th>']
         for i, cell in enumerate(row[1:], start=1):
-            quiet = self.header[i] == "published" or cell in ("–", "not run")
+            published = self.header[i] == "published" or row[0].endswith(", published")
+            quiet = published or cell in ("–", "not run")
             names = _class(i in starts and "first", quiet and "quiet")
             cells.append(f"<td{names}>{html.escape(cell)}</td>")
         return f"<tr>{''.join(cells)}</tr>"
@@ -154,9 +158,7 @@ def assemble(directory: Path) -> str:
     Raises:
         SystemExit: when there is no section, or a picture is missing or not a local file.
     """
-    found = {path.parent.name: path for path in directory.glob("*/section.html")}
-    if not found:
-        raise SystemExit(f"report: no {directory}/<domain>/section.html; run a domain's report.")
+    found = _sections(directory)
     order = [d for d in _ORDER if d in found] + sorted(set(found) - set(_ORDER))
     articles = [_embed_pictures(found[domain]) for domain in order]
     title = f"Multimodal meta-learning: results at {directory.name} scale"
@@ -166,6 +168,14 @@ def assemble(directory: Path) -> str:
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         f"<h1>{html.escape(title)}</h1>\n{_contents(articles)}{''.join(articles)}</body>\n</html>\n"
     )
+
+
+def _sections(directory):
+    """Returns the sections' files by domain."""
+    found = {path.parent.name: path for path in directory.glob("*/section.html")}
+    if not found:
+        raise SystemExit(f"report: no {directory}/<domain>/section.html; run a domain's report.")
+    return found
 
 
 def _contents(articles):
@@ -202,11 +212,24 @@ def _class(*names):
     return f' class="{names}"' if names else ""
 
 
+def _write_embeddings(scale, directory):
+    """Writes the part of the page that is of all domains."""
+    picture = directory / "plots" / "embeddings.png"
+    body = bullets(embeddings_figure.draw(scale, parameters.load()["seeds"], picture))
+    if picture.exists():
+        body = figure("plots/embeddings.png", embeddings_figure.CAPTION) + body
+    write_domain(directory / "section.html", "Task embeddings", [Section("All domains", body)])
+
+
 def main() -> None:
     """Writes the page of the scale that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scale", required=True, choices=parameters.SCALES)
-    directory = Path("results") / parser.parse_args().scale
+    scale = parser.parse_args().scale
+    directory = Path("results", scale)
+    shutil.rmtree(directory / "embeddings", ignore_errors=True)
+    _sections(directory)  # of a domain, or there is no page
+    _write_embeddings(scale, directory / "embeddings")
     page = assemble(directory)
     (directory / "report.html").write_text(page)
     print(directory / "report.html")

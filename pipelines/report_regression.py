@@ -5,17 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines import embedding_plots, plots, report_data, report_tables
 from pipelines import params as parameters
-from pipelines import plots, report_data, report_tables
-from pipelines.embedding_maps import RANDOM_STATE, tsne
-from pipelines.plot_style import Band
+from pipelines.embedding_maps import RANDOM_STATE, SETTINGS, Embeddings, map_panels
+from pipelines.plot_style import Band, smooth, smoothing_window
 from pipelines.published import METHODS
 from pipelines.report_data import Results
 from pipelines.report_page import Section, bullets, figure, paragraph, write_domain
-from pipelines.report_tables import title
+from pipelines.report_texts import seeds_text, title
 
-_TSNE_TASKS = 400
-_TSNE_PERPLEXITY = 30
+_MAPS = SETTINGS["regression"]
 
 # By name of the picture; `_captions` fills the blanks.
 _CAPTIONS = {
@@ -41,7 +40,7 @@ _CAPTIONS = {
     "steps. One seed (the first that ran); panels have different vertical axes, and curves that do "
     "not fit may leave them.",
     "embeddings": "t-SNE maps of the task embeddings of MMAML (FiLM), coloured by mode: the first "
-    f"{_TSNE_TASKS} held-out tasks of each mode at most, perplexity {_TSNE_PERPLEXITY}, "
+    f"{_MAPS.tasks} held-out tasks of each mode at most, perplexity {_MAPS.perplexity}, "
     f"random_state {RANDOM_STATE}, one seed (the first that ran). The silhouette is that of the "
     "modes among the raw embeddings of all held-out tasks (Euclidean distances; 1 is separate, 0 "
     "is mixed), not of the map.",
@@ -66,7 +65,8 @@ def draw(results: Results, directory: Path) -> None:
         plots.functions(_function_examples(results, size), results.mode_sets[size], path, start)
     if _with_film(results):
         modes = max(results.mode_sets.values(), key=len)
-        plots.embeddings(_embedding_maps(results), modes, directory / "embeddings.png")
+        maps = _embedding_maps(results, modes)
+        embedding_plots.embeddings(maps, modes, directory / "embeddings.png")
 
 
 def _with_film(results):
@@ -79,13 +79,8 @@ def _training_curves(results, size):
         histories = [run.history for run in cell.runs if run.history is not None]
         if histories:
             steps, losses = report_data.mean_curve(histories).T
-            curves[kind] = steps, plots.smooth(losses, _window(len(losses)))
+            curves[kind] = steps, smooth(losses)
     return curves
-
-
-def _window(rows):
-    """Returns the number of logged rows (odd) that the training curves are averaged over."""
-    return max(3, rows // 40 | 1)
 
 
 def _adaptation_bands(results, size):
@@ -98,20 +93,16 @@ def _adaptation_bands(results, size):
         count = len(cell.runs[0].report.measures["noisy"]) if adapts else 1
         # Losses may overflow beyond the steps that were trained.
         with np.errstate(invalid="ignore"):
-            bands[kind] = _band([cell.summary(steps=step) for step in range(count)])
+            summaries = [cell.summary(steps=step) for step in range(count)]
+            bands[kind] = Band.of(range(count), summaries)
     return bands
 
 
 def _mode_bands(results, size):
     return {
-        kind: _band([cell.summary(mode) for mode in cell.modes])
+        kind: Band.of(range(len(cell.modes)), [cell.summary(mode) for mode in cell.modes])
         for kind, cell in results.ran(size).items()
     }
-
-
-def _band(summaries):
-    means, spreads = np.array([(s.mean, s.spread) for s in summaries]).T
-    return Band(np.arange(len(summaries)), means, spreads)
 
 
 def _function_examples(results, size):
@@ -136,31 +127,23 @@ def _function_examples(results, size):
     )
 
 
-def _embedding_maps(results):
+def _embedding_maps(results, modes):
     """Returns t-SNE maps of the first seed's FiLM embeddings by panel title."""
-    panels = {}
-    for size in results.mode_sets:
-        if not results.runs("film", size):
-            panels[title(size)] = None, None
-            continue
+    embedded = {title(size): None for size in results.mode_sets}
+    for size in _with_film(results):
         run = results.runs("film", size)[0]
-        mode = run.report.mode
-        chosen = [np.flatnonzero(mode == index)[:_TSNE_TASKS] for index in range(size)]
-        chosen = np.concatenate(chosen)
-        name = f"{title(size)} (silhouette {run.silhouette:.2f})"
-        panels[name] = tsne(run.arrays["embeddings"][chosen], _TSNE_PERPLEXITY), mode[chosen]
-    return panels
+        embedded[title(size)] = Embeddings.of(run.arrays)
+    return map_panels(embedded, modes, _MAPS)
 
 
 def protocol_notes(results: Results) -> list[str]:
     """Returns what was done, in short."""
-    seeds = f"seed{'s' if len(results.seeds) > 1 else ''} {', '.join(map(str, results.seeds))}"
     tasks = results.held_out["distribution"]
     noise = tasks["noise"]
     low, high = tasks["x_range"]
     return [
         f"Scale “{results.scale}”: {report_tables.training_text(results)}, "
-        f"{results.inner_steps} inner steps; {seeds}.",
+        f"{results.inner_steps} inner steps; {seeds_text(results.seeds)}.",
         f"Evaluation: the same {results.held_out['tasks_per_mode']} held-out tasks per mode for "
         f"all methods, each with {tasks['support']} support and {tasks['query']} query points, x "
         f"uniform in [{low:g}, {high:g}]. SHA-256 digest of the tasks: "
@@ -187,7 +170,7 @@ def _captions(results):
         "averaged": ", averaged over seeds" if several else "",
         # Every logged row is the mean of as many iterations as the first row's step.
         "logged": max((int(history[0, 0]) for history in histories), default=0),
-        "window": _window(max(map(len, histories), default=0)),
+        "window": smoothing_window(max(map(len, histories), default=0)),
         "inner_steps": results.inner_steps,
     }
     return {name: text.format(**values) for name, text in _CAPTIONS.items()}

@@ -11,12 +11,21 @@ from pipelines import published
 from pipelines.published import METHODS
 from pipelines.report_data import TARGETS, Results, Summary
 from pipelines.report_page import Table
+from pipelines.report_texts import (
+    DASH,
+    DIFFERENCE,
+    NOT_RUN,
+    REFERENCES,
+    difference_rows,
+    listed,
+    number,
+    seeds_note,
+    spread_note,
+    title,
+)
 
-REFERENCES = ("maml", "film")
 # By column, the inner steps before its losses; None for as many as the method takes.
 COLUMNS = {"post_modulation": 0, "post_adaptation": None}
-DIFFERENCE = ("seed", "mean", "ci95", "n", "sd_over_seeds")  # the columns of `difference_rows`
-DASH, NOT_RUN = "–", "not run"
 
 NOISE_FREE = (
     "Final MSE against noise-free targets (after the inner steps; the LSTM learner and the "
@@ -28,11 +37,6 @@ TAILS = (
     "1 % of the tasks carry"
 )
 ABLATIONS = "Final MSE against noisy targets of variants, and their paired difference"
-
-
-def title(size: int) -> str:
-    """Returns the name of a mode set in tables and pictures."""
-    return f"{size} modes"
 
 
 def headline_table(results: Results) -> Table:
@@ -145,13 +149,6 @@ def _difference(results, kind, reference, size):
     return f"{value.mean:+.3f} ± {value.spread:.3f}{seeds_note(value, results.seeds)}"
 
 
-def seeds_note(value: Summary, seeds: list[int]) -> str:
-    """Returns what is added to a value that not all seeds have."""
-    if value.seeds == len(seeds):
-        return ""
-    return f" ({value.seeds} seed{'s' if value.seeds > 1 else ''})"
-
-
 def training_text(results: Results) -> str:
     """Returns how long was trained, beside how long was for the published results."""
     counts = {
@@ -199,23 +196,6 @@ def table_notes(results: Results) -> list[str]:
     return notes
 
 
-def spread_note(seeds: list[int], also: str = "") -> str:
-    """Returns what stands behind ±.
-
-    Args:
-        seeds: the seeds.
-        also: what has an interval over tasks even where there are several seeds.
-    """
-    interval = "95 % confidence interval (1.96 standard errors) over held-out tasks"
-    if len(seeds) == 1:
-        return f"Values are mean ± half-width of the {interval}, for 1 seed ({seeds[0]})."
-    return (
-        f"Values are mean ± standard deviation over {len(seeds)} seeds "
-        f"({', '.join(map(str, seeds))}), except where a row states another number of seeds; a "
-        f"single seed{also} has mean ± half-width of the {interval}."
-    )
-
-
 def deviation_notes(results: Results) -> list[str]:
     """Returns what differs from the published protocol, or may differ."""
     noise = results.held_out["distribution"]["noise"]
@@ -230,11 +210,6 @@ def deviation_notes(results: Results) -> list[str]:
         "label of each task.",
         "MMAML (sigmoid) and the layer-1-only rows have no published values of their own.",
     ]
-
-
-def listed(notes: list[str]) -> str:
-    """Returns notes as a list in Markdown."""
-    return "\n".join(f"- {note}" for note in notes) + "\n"
 
 
 def markdown(results: Results) -> str:
@@ -290,11 +265,6 @@ def _csv_row(cell, mode):
     return row | {"tasks": value.tasks, "skipped_updates": cell.skipped}
 
 
-def number(value: float | None) -> str:
-    """Returns a number as it stands in the files."""
-    return "" if value is None else f"{value:.6g}"
-
-
 def write_differences_csv(results: Results, path: Path) -> None:
     """Writes paired differences, one row a seed and, for several, one over seeds."""
     fields = ["method", "reference", "modes", "mode", *DIFFERENCE]
@@ -309,15 +279,6 @@ def write_differences_csv(results: Results, path: Path) -> None:
                 labels = [METHODS[kind].label, METHODS[reference].label, size, mode or "all"]
                 estimates = results.differences(kind, reference, size, mode)
                 writer.writerows([*labels, *row] for row in difference_rows(estimates))
-
-
-def difference_rows(estimates: dict) -> list[list]:
-    """Returns the rows of differences.csv for paired estimates by seed."""
-    rows = [[seed, number(e.mean), number(e.ci95), e.n, ""] for seed, e in estimates.items()]
-    if len(rows) > 1:
-        value = Summary.of([*estimates.values()])
-        rows.append(["all", number(value.mean), "", value.tasks, number(value.spread)])
-    return rows
 
 
 def write_summary(results: Results, path: Path) -> None:

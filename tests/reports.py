@@ -1,15 +1,63 @@
-"""What the tests of all reports read them with."""
+"""What the tests of all reports write inputs and read reports with."""
 
 import csv
+import pathlib
 import re
+import subprocess
+import sys
 
 import numpy as np
+import yaml
+
+PARAMS = pathlib.Path(__file__).parents[1] / "params.yaml"
+
+
+class Inputs:
+    """Synthetic outputs of the stages before a report, in the working directory."""
+
+    def __init__(self, domain, seeds, scale):
+        self.params = yaml.safe_load(PARAMS.read_text())
+        self.params["scale"], self.params["seeds"], self.scale = scale, list(seeds), scale
+        self.models = pathlib.Path("models") / scale / domain
+        self.results = pathlib.Path("results") / scale / domain
+
+    def write_params(self):
+        """Writes params.yaml and makes the folders that every domain has."""
+        pathlib.Path("params.yaml").write_text(yaml.safe_dump(self.params))
+        (self.models / "evaluation").mkdir(parents=True, exist_ok=True)
+        for folder in ("metrics", "history"):
+            (self.results / folder).mkdir(parents=True, exist_ok=True)
+
+    def arrays(self, name, seed=0):
+        """What a model's evaluation left."""
+        with np.load(self.models / "evaluation" / f"{name}-{seed}.npz") as file:
+            return dict(file)
 
 
 def run(monkeypatch, module, *options, scale="laptop"):
     """Runs a report's module as its stage does."""
     monkeypatch.setattr("sys.argv", ["report", "--scale", scale, *options])
     module.main()
+
+
+def run_without_inputs(folder, module):
+    """Runs a report in a process of its own; what it says, and whether it imported TensorFlow."""
+    (folder / "params.yaml").write_text(PARAMS.read_text())
+    code = (
+        "import sys; sys.argv = ['report', '--scale', 'laptop']\n"
+        f"from pipelines import {module}\n"
+        f"try:\n    {module}.main()\n"
+        "except SystemExit as error:\n    print(error, 'tensorflow' in sys.modules)"
+    )
+    env = {"PYTHONPATH": str(PARAMS.parent)}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True).stdout
+
+
+def written():
+    """The content of every file of results."""
+    files = sorted(path for path in pathlib.Path("results").rglob("*") if path.is_file())
+    return {path: path.read_bytes() for path in files}
 
 
 def markdown_tables(path):

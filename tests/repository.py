@@ -79,11 +79,7 @@ class Repository:
 
 def _keep(pipeline, domain, without):
     """Leaves one table's stages in dvc.yaml, and the page, which then shows that table alone."""
-    of_domain = {"regression": set(), "classification": set()}
-    for name in pipeline["stages"]:
-        images = "image" in name or name == "mode_sets"
-        of_domain["classification" if images else "regression"].add(name)
-    kept = of_domain[domain] - set(without)
+    kept = {name for name in pipeline["stages"] if _domain(name) == domain} - set(without)
     page = pipeline["stages"]["page"]
     page["deps"] = [dep for dep in page["deps"] if f"/{domain}/" in dep or dep.startswith("pipe")]
     if any(dep.startswith("results") for dep in page["deps"]):
@@ -92,3 +88,9 @@ def _keep(pipeline, domain, without):
         name: pipeline["stages"][name] for name in pipeline["stages"] if name in kept
     }
     pipeline.pop("artifacts")
+
+
+def _domain(stage):
+    if "image" in stage or stage == "mode_sets":
+        return "classification"
+    return "reinforcement" if "polic" in stage else "regression"

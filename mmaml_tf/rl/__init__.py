@@ -2,6 +2,7 @@
 
 from mmaml_tf.rl import environments
 from mmaml_tf.rl.encoders import TrajectoryEncoder
+from mmaml_tf.rl.evaluation import evaluate
 from mmaml_tf.rl.goals import GoalModes, Goals, GoalTasks, HeldOutGoals
 from mmaml_tf.rl.learners import MultimodalProMP, MultiProMP, PolicyLearner, ProMP
 from mmaml_tf.rl.policies import GaussianPolicy
@@ -20,4 +21,5 @@ __all__ = [
     "Trajectories",
     "TrajectoryEncoder",
     "environments",
+    "evaluate",
 ]

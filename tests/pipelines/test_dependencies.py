@@ -25,7 +25,7 @@ def imported(module):
     return found
 
 
-@pytest.mark.parametrize("stage", ["report_regression", "report_images", "page"])
+@pytest.mark.parametrize("stage", ["report_regression", "report_images", "report_policies", "page"])
 def test_reports_depend_on_all_their_modules(stage):
     script = STAGES[stage]["cmd"].split()[2].removeprefix("pipelines.")
     modules = imported(script) - {"params"}  # whose values are dependencies

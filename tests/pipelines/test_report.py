@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import reports
 import yaml
-from reports import estimate, markdown_tables, rows_of
+from reports import PARAMS, estimate, markdown_tables, rows_of
 
 from pipelines import report_data, report_page, report_regression
 
-PARAMS = pathlib.Path(__file__).parents[2] / "params.yaml"
 MODES = ("sinusoid", "linear", "quadratic", "tanh", "absolute")
 LEVELS = {  # (before, after) adaptation
     "maml": (4.0, 1.1),
@@ -27,23 +26,17 @@ LEVELS = {  # (before, after) adaptation
 }
 
 
-class Inputs:
+class Inputs(reports.Inputs):
     """Synthetic outputs of the stages before the report, in the working directory."""
 
     def __init__(self, seeds=(0,), evaluated=None, tasks=24, scale="laptop", iterations=2000):
-        self.params = yaml.safe_load(PARAMS.read_text())
-        self.params["scale"], self.params["seeds"] = scale, list(seeds)
+        super().__init__("regression", seeds, scale)
         if evaluated:
             self.params["regression"]["evaluated"] = list(evaluated)
-        self.tasks, self.scale, self.iterations = tasks, scale, iterations
-        self.models = pathlib.Path("models") / scale / "regression"
-        self.results = pathlib.Path("results") / scale / "regression"
+        self.tasks, self.iterations = tasks, iterations
 
     def write(self):
-        pathlib.Path("params.yaml").write_text(yaml.safe_dump(self.params))
-        for folder in ("evaluation", "metrics", "history"):
-            base = self.models if folder == "evaluation" else self.results
-            (base / folder).mkdir(parents=True, exist_ok=True)
+        self.write_params()
         self._held_out(np.random.default_rng(99))
         for seed in self.params["seeds"]:
             for index, mode in enumerate(MODES):
@@ -51,10 +44,6 @@ class Inputs:
             for index, name in enumerate(self.params["regression"]["evaluated"]):
                 self._cell(name, seed, np.random.default_rng([seed, index]))
         return self
-
-    def arrays(self, name, seed=0):
-        with np.load(self.models / "evaluation" / f"{name}-{seed}.npz") as file:
-            return dict(file)
 
     def _held_out(self, rng):
         count, shape = 5 * self.tasks, (5 * self.tasks, 5, 1)
@@ -349,6 +338,8 @@ def test_page_needs_no_other_file(full):
     names |= {f"functions_{size}" for size in (2, 3, 5)}
     files = {path.stem: path.read_bytes() for path in (full.results / "plots").iterdir()}
     assert set(files) == names
+    # That of all domains is the page's own.
+    files["all"] = (full.results.parent / "embeddings/plots/embeddings.png").read_bytes()
     embedded = [
         base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in loads.sources
     ]
@@ -419,8 +410,7 @@ def test_partial_reports_what_there_is_and_twice_the_same(workspace, monkeypatch
     for _ in range(2):
         run(monkeypatch, "--partial", scale="paper")
         run(monkeypatch, module=report_page, scale="paper")
-        files = sorted(path for path in pathlib.Path("results").rglob("*") if path.is_file())
-        outputs.append({path: path.read_bytes() for path in files})
+        outputs.append(reports.written())
     assert outputs[0] == outputs[1]
     table = markdown_tables(inputs.results / "table.md")[0]
     assert table["MMAML (sigmoid)"][:4] == ["not run", "–", "not run", "–"]
@@ -451,6 +441,7 @@ def test_an_unknown_cell_is_an_error(workspace, monkeypatch):
 
 def test_page_joins_domains_in_order_and_refuses_foreign_pictures(workspace, monkeypatch):
     results = pathlib.Path("results/smoke")
+    pathlib.Path("params.yaml").write_text(PARAMS.read_text())
     with pytest.raises(SystemExit, match=r"section\.html"):
         run(monkeypatch, module=report_page, scale="smoke")
     for domain in ("zoo", "classification", "regression"):
@@ -458,8 +449,10 @@ def test_page_joins_domains_in_order_and_refuses_foreign_pictures(workspace, mon
         report_page.write_domain(results / domain / "section.html", domain, [section])
     run(monkeypatch, module=report_page, scale="smoke")
     page = (results / "report.html").read_text()
-    order = [page.index(f'<article id="{d}">') for d in ("regression", "classification", "zoo")]
+    domains = "regression", "classification", "embeddings", "zoo"
+    order = [page.index(f'<article id="{domain}">') for domain in domains]
     assert order == sorted(order)
+    assert "Regression, 5 modes: not run." in page
     assert "A &lt; B" in page and "text &amp; zoo" in page
     for source in ("https://example.org/x.png", "absent.png", "/x.png"):
         section = report_page.Section("P", report_page.figure(source, "caption"))

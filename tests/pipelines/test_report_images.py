@@ -1,19 +1,15 @@
 import csv
 import json
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import reports
 import yaml
-from reports import estimate, markdown_tables, rows_of
+from reports import PARAMS, estimate, markdown_tables, rows_of
 
 from mmaml_tf.tasks import class_split
 from pipelines import embedding_maps, report_images, report_images_inputs, report_page
 
-PARAMS = pathlib.Path(__file__).parents[2] / "params.yaml"
 # Aircraft has no images here, and flowers stand in.
 MODES = ("omniglot", "mini_imagenet", "fc100", "cub", "flowers")
 CURVE = (0, 1, 5, 10)
@@ -21,24 +17,18 @@ LEVELS = {"maml": 0.5, "film": 0.6, "protonet": 0.55, "single": 0.65}
 WAYS = {"flowers": 16, "cub": 20}  # at most
 
 
-class Inputs:
+class Inputs(reports.Inputs):
     """Synthetic outputs of the stages before the report, in the working directory."""
 
     def __init__(self, seeds=(0,), tasks=20, scale="laptop", **trained):
-        self.params = yaml.safe_load(PARAMS.read_text())
-        self.params["scale"], self.params["seeds"] = scale, list(seeds)
+        super().__init__("classification", seeds, scale)
         self.trained = self.params["classification"]["trained"]
         self.trained |= trained
-        self.tasks, self.scale = tasks, scale
-        self.models = pathlib.Path("models") / scale / "classification"
-        self.results = pathlib.Path("results") / scale / "classification"
+        self.tasks = tasks
 
     def write(self):
-        pathlib.Path("params.yaml").write_text(yaml.safe_dump(self.params))
-        for folder in ("evaluation", "modes"):
-            (self.models / folder).mkdir(parents=True)
-        for folder in ("metrics", "history"):
-            (self.results / folder).mkdir(parents=True)
+        self.write_params()
+        (self.models / "modes").mkdir()
         for name in [*self.trained["mode_sets"], *self.trained["members"]]:
             self.modes(name, self.modes_of(name))
         for protocol in self.trained["protocols"]:
@@ -59,10 +49,6 @@ class Inputs:
     def modes_of(self, name):
         wanted = self.params["classification"]["mode_sets"][name]
         return ["flowers" if mode == "aircraft" else mode for mode in wanted]
-
-    def arrays(self, name, seed=0):
-        with np.load(self.models / "evaluation" / f"{name}-{seed}.npz") as file:
-            return dict(file)
 
     def model(self, method, mode_set, protocol, seed=0, tasks=None, digest=None):
         """Writes a model's evaluation and history."""
@@ -256,7 +242,8 @@ def test_confusion_classifies_the_second_half_by_centroids_of_the_first():
     # Interleaved modes; the last of the first has strayed to the other.
     mode = np.array([0, 1, 0, 1, 0, 1, 0, 1])
     values = np.array([0, 10, 2, 12, 1, 11, 9, 11.0])[:, None]
-    assert embedding_maps.confusion(values, mode, 2).tolist() == [[1, 1], [0, 2]]
+    embeddings = embedding_maps.Embeddings(values, mode, ["a", "b"])
+    assert embedding_maps.confusion(embeddings).tolist() == [[1, 1], [0, 2]]
 
 
 def test_all_pictures_are_on_the_page_and_small(full):
@@ -265,7 +252,8 @@ def test_all_pictures_are_on_the_page_and_small(full):
     assert set(files) == names
     assert sum(map(len, files.values())) < 500_000
     page = (full.results.parent / "report.html").read_text()
-    assert page.count('<img src="data:image/png;base64,') == len(names)
+    # One more shows the embeddings of all domains.
+    assert page.count('<img src="data:image/png;base64,') == len(names) + 1
 
 
 def test_example_tasks_show_each_class_beside_its_queries(full, monkeypatch):
@@ -337,8 +325,7 @@ def test_partial_reports_what_there_is_and_twice_the_same(tmp_path, monkeypatch)
     outputs = []
     for _ in range(2):
         run(monkeypatch, "--partial", scale="paper")
-        files = sorted(path for path in pathlib.Path("results").rglob("*") if path.is_file())
-        outputs.append({path: path.read_bytes() for path in files})
+        outputs.append(reports.written())
     assert outputs[0] == outputs[1]
     assert any(path.suffix == ".png" for path in outputs[0])
     table = markdown_tables(inputs.results / "table.md")[0]
@@ -395,18 +382,5 @@ def test_an_accuracy_of_guessing_is_not_above_chance(small, monkeypatch):
 
 
 def test_the_report_needs_no_tensorflow_to_tell_what_is_missing(tmp_path):
-    pathlib.Path(tmp_path, "params.yaml").write_text(PARAMS.read_text())
-    code = (
-        "import sys; sys.argv = ['report', '--scale', 'laptop']\n"
-        "from pipelines import report_images\n"
-        "try:\n    report_images.main()\n"
-        "except SystemExit as error:\n    print(error, 'tensorflow' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(PARAMS.parent)},
-        capture_output=True,
-        text=True,
-    )
-    assert "mode_sets@laptop" in done.stdout and done.stdout.rstrip().endswith("False")
+    output = reports.run_without_inputs(tmp_path, "report_images")
+    assert "mode_sets@laptop" in output and output.rstrip().endswith("False")

@@ -1,0 +1,62 @@
+"""The figure of the page that shows the task embeddings of all domains."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipelines import embedding_plots
+from pipelines.embedding_maps import COMMON, SETTINGS, SILHOUETTE, Embeddings, tsne
+from pipelines.report_inputs import Files
+from pipelines.report_texts import NOT_RUN
+
+#: by title, the domain and the MMAML of a panel, as in the published figure
+PANELS = {
+    "Regression, 5 modes": ("regression", "film_5"),
+    "Image classification, 5 modes": ("classification", "film-5-5w1s"),
+    "Reacher, 4 modes": ("reinforcement", "mmaml-reacher-4"),
+    "Point mass, 4 modes": ("reinforcement", "mmaml-point_mass-4"),
+}
+CAPTION = (
+    "t-SNE maps of the task embeddings of MMAML, coloured by mode; of regression and images from "
+    "the support set (5-way 1-shot), of policies from the rollouts before adaptation. Each map: "
+    f"{COMMON}. {SILHOUETTE}"
+)
+
+
+def draw(scale: str, seeds: Sequence[int], path: Path) -> list[str]:
+    """Draws the figure, if any panel has embeddings; returns what is said of each panel.
+
+    Args:
+        scale: name of the scale.
+        seeds: those of params.yaml; of each panel the first that ran is shown.
+        path: the file to write.
+    """
+    embedded = {title: _embeddings(scale, *model, seeds) for title, model in PANELS.items()}
+    panels, notes = {}, []
+    for title, found in embedded.items():
+        if found is None:
+            panels[title] = None, None, None
+            notes.append(f"{title}: {NOT_RUN}.")
+            continue
+        settings = SETTINGS[PANELS[title][0]]
+        points, mode = tsne(found, settings)
+        panels[found.titled(title)] = points, mode, found.modes
+        notes.append(
+            f"{title}: {len(points)} of {len(found.mode)} held-out tasks, {settings}, embeddings "
+            f"of size {found.values.shape[1]}."
+        )
+    if any(embedded.values()):
+        embedding_plots.domains(panels, path)
+    return notes
+
+
+def _embeddings(scale, domain, name, seeds):
+    """Returns the embeddings of a model's first seed that has any, or None."""
+    for seed in seeds:
+        path, _ = Files(domain, scale).evaluated(name, seed)
+        if path.is_file():
+            with np.load(path) as file:
+                if found := Embeddings.of(file):
+                    return found
+    return None

@@ -1,0 +1,125 @@
+"""What the reports read of models that were evaluated one by one, and how they join several.
+
+Nothing is computed with TensorFlow. It comes with the package, which is imported only once the
+inputs are known to be there.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+#: stands for each member's own number of inner steps where members with different ones are joined
+OWN_STEPS = -1
+
+
+class Files:
+    """Where the inputs of a report are, and which stage makes each.
+
+    Args:
+        domain: name of the table's directories.
+        scale: name of the scale.
+    """
+
+    def __init__(self, domain: str, scale: str):
+        self.scale = scale
+        self.models = Path("models", scale, domain)
+        self.results = Path("results", scale, domain)
+
+    def evaluated(self, name: str, seed: int) -> tuple[Path, Path]:
+        """Returns the arrays and the metrics of a model's evaluation."""
+        name = f"{name}-{seed}"
+        return self.models / "evaluation" / f"{name}.npz", self.results / "metrics" / f"{name}.json"
+
+    def history(self, name: str, seed: int) -> Path:
+        """Returns the training curve of a model."""
+        return self.results / "history" / f"{name}-{seed}.csv"
+
+    def stages(self, name: str, seeds: Sequence[int], suffix: str) -> dict[Path, str]:
+        """Returns by input of a model the stage that makes it.
+
+        Args:
+            name: the model.
+            seeds: its seeds.
+            suffix: what stands behind `train_` and `evaluate_` in the names of its stages.
+        """
+        stages = {}
+        for seed in seeds:
+            where = f"{suffix}@{self.scale}-{name}-{seed}"
+            stages |= dict.fromkeys(self.evaluated(name, seed), f"evaluate_{where}")
+            stages[self.history(name, seed)] = f"train_{where}"
+        return stages
+
+    def read(self, name: str, seed: int) -> tuple[dict, dict] | None:
+        """Returns the arrays and metrics of an evaluation, or None where one is missing."""
+        arrays, metrics = self.evaluated(name, seed)
+        if not (arrays.is_file() and metrics.is_file()):
+            return None
+        with np.load(arrays) as file:
+            return dict(file), read_json(metrics)
+
+
+def read_json(path: Path):
+    """Returns the content of a JSON file."""
+    return json.loads(path.read_text())
+
+
+def report_of(arrays: dict, measure: str):
+    """Returns the `mmaml_tf.evaluation.Report` of an evaluation's arrays."""
+    from mmaml_tf.evaluation import Report
+
+    return Report(
+        {measure: arrays[measure]},
+        arrays["mode"],
+        tuple(str(mode) for mode in arrays["modes"]),
+        int(arrays["steps"]),
+        tuple(int(steps) for steps in arrays["curve"]),
+    )
+
+
+def joined_report(reports: Sequence, modes: Sequence[str]):
+    """Returns the report of several members, each on the tasks of its own mode.
+
+    The held-out tasks of a mode are the same whichever other modes are evaluated, so the joined
+    tasks are those of the methods that have one model for all modes. As adapted counts each
+    member after its own number of inner steps; others are measured where all members were.
+
+    Args:
+        reports: the members' reports of one mode each.
+        modes: the modes in the same order.
+    """
+    from mmaml_tf.evaluation import Report
+
+    (measure,) = reports[0].measures
+    curve = sorted(set.intersection(*(set(report.curve) for report in reports)))
+    rows = [
+        np.concatenate([report.values(steps=steps) for report in reports])
+        for steps in (*curve, None)
+    ]
+    mode = np.repeat(np.arange(len(modes)), [len(report.mode) for report in reports])
+    measures = {measure: np.stack(rows)}
+    return Report(measures, mode, tuple(modes), OWN_STEPS, (*curve, OWN_STEPS))
+
+
+def check_same_tasks(cells: Iterable) -> None:
+    """Ends the program where paired differences would not be of the same tasks.
+
+    Args:
+        cells: cells with `name`, `column` and `runs`; a run has a `digest`, which is None for
+            joined members, a `report`, and `tasks`, which is equal for the same tasks.
+    """
+    first = {}
+    for cell in cells:
+        for run in cell.runs:
+            own = cell.name, run.seed, run
+            name, seed, other = first.setdefault(cell.column, own)
+            same_digest = None in (run.digest, other.digest) or run.digest == other.digest
+            same_counts = np.array_equal(run.report.mode, other.report.mode)
+            if not (same_digest and same_counts and run.tasks == other.tasks):
+                raise SystemExit(
+                    f"report: {name}-{seed} and {cell.name}-{run.seed} were evaluated on "
+                    "different tasks; evaluate both anew."
+                )
+            if other.digest is None and run.digest is not None:
+                first[cell.column] = own
