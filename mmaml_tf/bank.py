@@ -43,17 +43,14 @@ class Bank(MetaLearner):
         """Joins learners, each trained on one mode, into a bank.
 
         Args:
-            learners: built learners that share network architecture and inner loop.
+            learners: built learners that share network architecture and all settings.
             modes: the mode each was trained on.
         """
         first = learners[0]
-        bank = cls(
-            [learner.network for learner in learners],
-            first.inner_loop,
-            modes,
-            outer_clip=first.outer_clip,
-            on_nonfinite=first.on_nonfinite,
-        )
+        parts = ("network", "inner_loop", "encoder", "modulation", "modes", "name")
+        settings = {k: v for k, v in first.get_config().items() if k not in parts}
+        networks = [learner.network for learner in learners]
+        bank = cls(networks, first.inner_loop, modes, **settings)
         bank.build(first.support_shapes)
         return bank
 
