@@ -251,23 +251,6 @@ class Learner(MetaLearner):
         path, affine = self._adapt_graph(support_x, support_y, mode, steps)
         return Predictor(self, path[-1], affine, (support_x, support_y), single)
 
-    def _as_modes(self, mode, tasks):
-        """Returns `[T]` modes as a tensor, checked, or None."""
-        if mode is None:
-            return None
-        mode = np.asarray(mode)
-        if mode.shape != (tasks,) or not np.issubdtype(mode.dtype, np.integer):
-            raise ValueError(
-                f"mode has shape {mode.shape} and type {mode.dtype}; expected one integer for each "
-                f"of the {tasks} tasks."
-            )
-        if self.needs_mode and not np.all((mode >= 0) & (mode < len(self.modes))):
-            raise ValueError(
-                f"mode is {mode.tolist()}; expected indices in {self.modes}, from 0 to "
-                f"{len(self.modes) - 1}."
-            )
-        return tf.convert_to_tensor(mode, tf.int32)
-
     def _as_input(self, array):
         return tf.cast(tf.convert_to_tensor(array), self.compute_dtype)
 

@@ -164,6 +164,23 @@ class MetaLearner(keras.Model):
             for v, adapted in zip(self._shared_weights(), self._adapted(), strict=True)
         ]
 
+    def _as_modes(self, mode, tasks):
+        """Returns `[T]` modes as a tensor, checked, or None."""
+        if mode is None:
+            return None
+        mode = np.asarray(mode)
+        if mode.shape != (tasks,) or not np.issubdtype(mode.dtype, np.integer):
+            raise ValueError(
+                f"mode has shape {mode.shape} and type {mode.dtype}; expected one integer for each "
+                f"of the {tasks} tasks."
+            )
+        if self.needs_mode and not np.all((mode >= 0) & (mode < len(self.modes))):
+            raise ValueError(
+                f"mode is {mode.tolist()}; expected indices in {self.modes}, from 0 to "
+                f"{len(self.modes) - 1}."
+            )
+        return tf.convert_to_tensor(mode, tf.int32)
+
     def _adapted(self):
         """Returns for each of the network's weights whether the inner loop adapts it."""
         head = {id(v) for v in self.network.head} if self.inner_loop.head_only else None

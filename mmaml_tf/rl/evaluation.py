@@ -53,7 +53,7 @@ def evaluate(
     """Evaluates a learner by its undiscounted returns on held-out goals.
 
     Args:
-        learner: a built `PolicyLearner`.
+        learner: a `PolicyLearner`.
         tasks: a distribution of goals, or what its `held_out` returned.
         tasks_per_mode: goals drawn of each mode, when `tasks` is a distribution.
         seed: seed of those goals.
@@ -65,9 +65,15 @@ def evaluate(
         A `PolicyReport`; `print(result.report)` shows it by mode.
 
     Raises:
-        ValueError: for a learner without environment or weights, or a negative number of steps.
+        ValueError: for a learner without environment, a negative number of steps, or a learner
+            that chooses by mode and goals of other modes.
     """
     held_out = tasks if isinstance(tasks, HeldOutGoals) else tasks.held_out(tasks_per_mode, seed)
+    if learner.needs_mode and learner.modes != held_out.modes:
+        raise ValueError(
+            f"the learner's modes are {learner.modes}, those of the goals {held_out.modes}; they "
+            "must be the same, in the same order."
+        )
     number = np.arange(held_out.tasks)
     first = np.array([number[held_out.mode == m].min() for m in range(len(held_out.modes))])
     kept = number - first[held_out.mode] < examples_per_mode

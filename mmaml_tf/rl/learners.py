@@ -93,6 +93,11 @@ class PolicyLearner(MetaLearner):
         outer_clip: float | None = None,
         **kwargs,
     ):
+        if not hasattr(network, "distribution"):
+            raise ValueError(
+                f"the network is a {type(network).__name__}, which gives no distribution of "
+                "actions; expected a mmaml_tf.rl.GaussianPolicy."
+            )
         super().__init__(network, inner_loop, encoder, modulation, outer_clip=outer_clip, **kwargs)
         if not (clip > 0 and kl_penalty >= 0 and epochs >= 1):
             raise ValueError(
@@ -159,29 +164,50 @@ class PolicyLearner(MetaLearner):
         Args:
             tasks: number of tasks T.
             mode: `[T]` modes; only a `Bank` uses them.
+
+        Raises:
+            ValueError: for modes that do not fit, or a learner without weights.
         """
-        return Parameters(self.initial_weights(tasks, mode))
+        self._require_weights()
+        return Parameters(self.initial_weights(tasks, self._as_modes(mode, tasks)))
+
+    def _require_weights(self):
+        if not self.built:
+            raise ValueError("the learner has no weights yet; train it, or load it from a file.")
 
     def adapt(self, trajectories: Trajectories, parameters: Parameters | None = None) -> Parameters:
         """Takes one inner step.
 
         Args:
             trajectories: rollouts of T tasks, sampled by these parameters.
-            parameters: what the policies acted by; by default the initial parameters.
+            parameters: what the policies acted by; by default the initial parameters, which a
+                `Bank` cannot know without the modes.
 
         Returns:
             The parameters to act by from now on. The first step also sets their modulation.
 
         Raises:
-            ValueError: for trajectories that do not fit the learner, or one without weights.
+            ValueError: for trajectories that do not fit the learner or are not of the same tasks
+                as the parameters, or a learner without weights.
         """
-        if not self.built:
-            raise ValueError("the learner has no weights yet; train it, or load it from a file.")
-        trajectories = Trajectories(*(tf.convert_to_tensor(t, tf.float32) for t in trajectories))
+        self._require_weights()
+        trajectories = Trajectories(*(tf.cast(part, self.compute_dtype) for part in trajectories))
         check_trajectories(trajectories, self.observation_size, self.action_size)
+        tasks = len(trajectories.rewards)
         if parameters is None:
-            parameters = self.initial_parameters(len(trajectories.rewards))
+            parameters = self.initial_parameters(tasks)
+        # One task's weights would silently be stretched to all.
+        if {tasks} != {len(weight) for weight in self._of_tasks(parameters.weights)}:
+            raise ValueError(
+                f"the trajectories are of {tasks} tasks, the parameters of another number; give "
+                "each task's parameters with its own trajectories."
+            )
         return self._adapt(trajectories, self.experience(trajectories, parameters), parameters)
+
+    def _of_tasks(self, weights):
+        """Returns those of the weights that have a task axis, `[T, ...]`."""
+        own = self.network.trainable_variables
+        return [w for w, v in zip(weights, own, strict=True) if w.shape.rank > len(v.shape)]
 
     def _adapt(self, trajectories, experience, parameters):
         weights = self._inner_step(experience, parameters.weights, parameters.modulation)
@@ -237,10 +263,9 @@ class PolicyLearner(MetaLearner):
         rollouts = self.require_rollouts() if rollouts is None else rollouts
         self.build_for(goals)
         goal = np.asarray(goals.goal)
-        mode = None if goals.mode is None else tf.convert_to_tensor(goals.mode)
         seed = [0, 0] if goals.origin is None else np.asarray(goals.origin).tolist()
         steps = self.inner_loop.steps if steps is None else check_steps(steps)
-        parameters = self.initial_parameters(len(goal), mode)
+        parameters = self.initial_parameters(len(goal), goals.mode)
         for step in range(steps + 1):
             trajectories = rollouts.collect(
                 self.network, parameters.weights, parameters.modulation, goal, (*seed, step)
@@ -259,7 +284,15 @@ class PolicyLearner(MetaLearner):
             optimizer: a Keras optimizer or its name.
             rollouts: a `rollouts.Rollouts`, the environment to act in.
             **kwargs: see `MetaLearner.compile`.
+
+        Raises:
+            ValueError: for several steps per execution; see also `MetaLearner.compile`.
         """
+        if kwargs.get("steps_per_execution", 1) != 1:
+            raise ValueError(
+                f"steps_per_execution={kwargs['steps_per_execution']}: acting in environments "
+                "lies between outer steps, so that they cannot be joined in a graph; leave it out."
+            )
         super().compile(optimizer, **kwargs)
         self.rollouts = rollouts
         # What is left as it is: XLA solves small linear equations slowly, and runs an encoder's
