@@ -5,6 +5,18 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
 
+class NonFiniteActionsError(ValueError):
+    """Some actions are not finite.
+
+    Attributes:
+        finite: `[N]` boolean, which environments' actions are.
+    """
+
+    def __init__(self, message: str, finite: np.ndarray):
+        super().__init__(message)
+        self.finite = finite
+
+
 class FixedHorizonEnvs:
     """N gymnasium environments that pursue given goals for exactly L steps.
 
@@ -71,17 +83,18 @@ class FixedHorizonEnvs:
             Observations `[N, O]` and rewards `[N]`, float32, and whether this was step L.
 
         Raises:
-            ValueError: for actions of another shape or that are not finite, before anything is
-                stepped; for environments that do not all end at step L or give observations or
-                rewards of another shape.
+            NonFiniteActionsError: before anything is stepped.
+            ValueError: for actions of another shape, before anything is stepped; for environments
+                that do not all end at step L or give observations or rewards of another shape.
         """
         if actions.shape != (self.size, self.action_size):
             raise ValueError(
                 f"actions have shape {actions.shape}; expected {(self.size, self.action_size)} "
                 "(environments, action size)."
             )
-        if not np.isfinite(actions).all():
-            raise ValueError(self._describe_nonfinite(actions))
+        finite = np.isfinite(actions).all(axis=1)
+        if not finite.all():
+            raise NonFiniteActionsError(self._describe_nonfinite(actions, finite), finite)
         actions = np.clip(actions * self._gain + self._middle, self._low, self._high)
         observations, rewards, terminated, truncated, infos = self._envs.step(actions)
         self._steps += 1
@@ -112,8 +125,8 @@ class FixedHorizonEnvs:
         # Copies, because environments may use their arrays again.
         return observations.astype(np.float32), rewards.astype(np.float32)
 
-    def _describe_nonfinite(self, actions):
-        bad = np.flatnonzero(~np.isfinite(actions).all(axis=1))
+    def _describe_nonfinite(self, actions, finite):
+        bad = np.flatnonzero(~finite)
         return (
             f"actions for step {self._steps} are not finite in {len(bad)} of {self.size} "
             f"environments, first in environment {bad[0]}: {actions[bad[0]]}. The policy's "

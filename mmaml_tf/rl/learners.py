@@ -17,6 +17,7 @@ from mmaml_tf.meta_learner import MetaLearner
 from mmaml_tf.rl import advantages as advantages_lib
 from mmaml_tf.rl import promp
 from mmaml_tf.rl.export import write_policy
+from mmaml_tf.rl.fixed_horizon import NonFiniteActionsError
 from mmaml_tf.rl.goals import Goals
 from mmaml_tf.rl.trajectories import Trajectories, check_trajectories
 
@@ -317,7 +318,11 @@ class PolicyLearner(MetaLearner):
 
     def train_step(self, goals: Goals):
         """Samples, adapts and takes the outer steps of a batch of tasks; called by `fit`."""
-        stages = list(self.stages(goals))
+        try:
+            stages = list(self.stages(goals))
+        except NonFiniteActionsError as error:
+            self._refuse_update(goals, error.finite)
+            return self.get_metrics_result()
         self._update_returns(stages, goals.mode)
         # The encoder reads the rollouts before any inner step.
         read = stages[0].trajectories if self.encoder is not None else [None] * 4
@@ -329,10 +334,24 @@ class PolicyLearner(MetaLearner):
             )
         return metrics
 
+    def _refuse_update(self, goals, finite):
+        """Tells the guard of policies that diverged before there was a loss.
+
+        Here it may stop training with the error of the environments as the cause.
+        """
+        of_tensors = [tf.constant(name != "loss") for name in self.guard.tensors]
+        of_tasks = np.reshape(finite, [len(goals.goal), -1]).all(axis=1)
+        self.guard.allow(of_tensors, of_tasks, goals.mode, goals.origin)
+        self.guard.check(self.modes)
+
     def test_step(self, goals: Goals):
-        """Samples and adapts; called by `evaluate`."""
+        """Samples and adapts; called by `evaluate`. Returns what does not need an outer step."""
         self._update_returns(list(self.stages(goals)), goals.mode)
-        return self.get_metrics_result()
+        return {
+            name: value
+            for name, value in self.get_metrics_result().items()
+            if name not in ("loss", "kl")
+        }
 
     def _update_returns(self, stages, mode):
         for stage, metric in zip(stages, self.returns, strict=True):
