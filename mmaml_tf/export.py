@@ -148,15 +148,16 @@ def _checks(learner, support_x, support_y, query_x=None, mode=None):
     if learner.predicts_classes:
         classes = _classes(learner)
         message = f"support_y holds labels that this model has no class for: 0 to {classes - 1}."
-        checks += _assert_index(support_y, classes, message)
+        checks += assert_index(support_y, classes, message)
     if mode is not None:
         # A one-hot choice of a mode that does not exist would be a network of zeros.
         message = f"mode must be the index of one of {learner.modes}."
-        checks += _assert_index(mode, len(learner.modes), message)
+        checks += assert_index(mode, len(learner.modes), message)
     return checks
 
 
-def _assert_index(index, size, message):
+def assert_index(index, size: int, message: str) -> list:
+    """Returns assertions for a graph that all indices are at least 0 and less than a size."""
     return [
         tf.debugging.assert_non_negative(index, message),
         tf.debugging.assert_less(index, size, message),

@@ -45,10 +45,12 @@ def built(*args, **kwargs):
     return made
 
 
-def ready(*args, rollouts=4, horizon=2, rate=1e-2, env_kwargs=None, **kwargs):
+def ready(*args, rollouts=4, horizon=2, action_range=10.0, rate=1e-2, env_kwargs=None, **kwargs):
     """A learner with weights that acts in bandits, compiled with Adam."""
     made = learner(*args, **kwargs)
-    environment = Rollouts("Bandit-v0", rollouts, max_episode_steps=horizon, **(env_kwargs or {}))
+    environment = Rollouts(
+        "Bandit-v0", rollouts, action_range, max_episode_steps=horizon, **(env_kwargs or {})
+    )
     made.compile(keras.optimizers.Adam(rate), environment, jit_compile=False)
     made.build_for(TASKS.sample(2, 0))
     return made

@@ -5,7 +5,7 @@ It needs neither this package nor TF-Agents, and works for any number of tasks a
 
 import tensorflow as tf
 
-from mmaml_tf.export import check_exportable, save_module
+from mmaml_tf.export import assert_index, check_exportable, save_module
 from mmaml_tf.rl.trajectories import Trajectories
 
 
@@ -32,68 +32,103 @@ def write_policy(learner, path) -> None:
             something else than a SavedModel.
     """
     path = check_exportable(learner, path)
-    rollouts = learner.require_rollouts()
-    low, high = (tf.constant(bound, tf.float32) for bound in rollouts.action_bounds)
-    middle, gain = (high + low) / 2, (high - low) / (2 * rollouts.action_range)
-    size, actions, horizon = learner.observation_size, learner.action_size, rollouts.horizon
-    identity = _identity(learner)
+    endpoints = _Endpoints(learner)
     module = tf.Module()
     # The graph reads these; the Keras objects that own them stay out of the file.
     module.learned = [v.value for v in learner.variables]
+    for name, specs in endpoints.specs().items():
+        function = getattr(endpoints, name)
+        setattr(module, name, tf.function(function, input_signature=specs, autograph=False))
+    save_module(module, path)
 
-    def initial(tasks_or_mode):
-        mode = tasks_or_mode if learner.needs_mode else None
-        tasks = tf.size(tasks_or_mode) if learner.needs_mode else tasks_or_mode
-        modulation = {name: tf.tile(t, [tasks, 1]) for name, t in identity.items()}
+
+class _Endpoints:
+    """The functions of an exported learner; see `write_policy`."""
+
+    def __init__(self, learner):
+        self.learner = learner
+        rollouts = learner.require_rollouts()
+        self.horizon = rollouts.horizon
+        self.low, self.high = (tf.constant(bound, tf.float32) for bound in rollouts.action_bounds)
+        self.middle = (self.high + self.low) / 2
+        self.gain = (self.high - self.low) / (2 * rollouts.action_range)
+        self.identity = _identity(learner)
+        # Weights that the inner loop does not adapt lack the task axis.
+        initial = learner.initial_weights(1, [0] if learner.needs_mode else None)
+        own = learner.network.trainable_variables
+        self.per_task = [w.shape.rank > len(v.shape) for w, v in zip(initial, own, strict=True)]
+
+    def initial(self, tasks_or_mode):
+        learner, tasks, mode = self.learner, tasks_or_mode, None
+        if learner.needs_mode:
+            # A one-hot choice of a mode that does not exist would be a network of zeros.
+            message = f"mode must be the index of one of {learner.modes}."
+            with tf.control_dependencies(assert_index(tasks_or_mode, len(learner.modes), message)):
+                mode = tf.identity(tasks_or_mode)
+            tasks = tf.size(mode)
+        modulation = {name: tf.tile(t, [tasks, 1]) for name, t in self.identity.items()}
         weights = _by_name(learner.initial_weights(tasks, mode))
         return weights | modulation | {"steps": tf.constant(0)}
 
-    def act(observations, noise, parameters):
-        weights, modulation = _weights(parameters), _modulation(learner, parameters)
-        means = learner.network.functional_call(weights, observations, modulation)
-        action = means + learner.network.standard_deviations(weights)[:, None] * noise
-        return {
-            "action": action,
-            "control": tf.clip_by_value(action * gain + middle, low, high),
-        }
+    def act(self, observations, noise, parameters):
+        network, weights, modulation = self._network(parameters, observations)
+        means = network.functional_call(weights, observations, modulation)
+        action = means + network.standard_deviations(weights)[:, None] * noise
+        control = tf.clip_by_value(action * self.gain + self.middle, self.low, self.high)
+        return {"action": action, "control": control}
 
-    def adapt(observations, actions, rewards, parameters):
+    def adapt(self, observations, actions, rewards, parameters):
+        learner = self.learner
         trajectories = Trajectories(observations, actions, rewards, tf.ones_like(rewards))
-        weights, modulation = _weights(parameters), _modulation(learner, parameters)
+        _, weights, modulation = self._network(parameters, observations)
         experience = learner.prepare_experience(trajectories, weights, modulation)
         following = _by_name(learner.take_inner_step(experience, weights, modulation))
-        if identity:
+        if self.identity:
             # The first step sets the modulation, the later ones keep it.
             read = _named_modulation(learner.modulate(trajectories))
             later = parameters["steps"] > 0
-            following |= {name: tf.where(later, parameters[name], read[name]) for name in identity}
+            following |= {name: tf.where(later, parameters[name], t) for name, t in read.items()}
         return following | {"steps": parameters["steps"] + 1}
 
-    def spec(*axes):
-        return tf.TensorSpec(axes, tf.float32)
+    def _network(self, parameters, observations):
+        """Returns the policy network, and its weights and modulation."""
+        weights = [parameters[name] for name in sorted(parameters) if name.startswith("weight_")]
+        of_task = weights[self.per_task.index(True)]
+        # One task's weights would silently be stretched to all.
+        same_tasks = tf.debugging.assert_equal(
+            tf.shape(observations)[0],
+            tf.shape(of_task)[0],
+            "observations and parameters differ in the number of tasks T.",
+        )
+        with tf.control_dependencies([same_tasks]):
+            weights = [tf.identity(weight) for weight in weights]
+        return self.learner.network, weights, _modulation(self.learner, parameters)
 
-    of_weights = [(None, *v.shape) for v in learner.network.trainable_variables]
-    parameters = _by_name([spec(*shape) for shape in of_weights])
-    parameters |= {name: spec(None, t.shape[1]) for name, t in identity.items()}
-    parameters["steps"] = tf.TensorSpec([], tf.int32)
-    trajectories = spec(None, None, horizon, size), spec(None, None, horizon, actions)
-    signatures = {
-        initial: [tf.TensorSpec([None] if learner.needs_mode else [], tf.int32)],
-        act: [spec(None, None, size), spec(None, None, actions), parameters],
-        adapt: [*trajectories, spec(None, None, horizon), parameters],
-    }
-    for function, given in signatures.items():
-        compiled = tf.function(function, input_signature=given, autograph=False)
-        setattr(module, function.__name__, compiled)
-    save_module(module, path)
+    def specs(self):
+        """Returns what each function takes."""
+        learner = self.learner
+
+        def spec(*axes):
+            return tf.TensorSpec(axes, tf.float32)
+
+        pairs = zip(self.per_task, learner.network.trainable_variables, strict=True)
+        shapes = [(None, *v.shape) if per_task else v.shape for per_task, v in pairs]
+        parameters = _by_name([spec(*shape) for shape in shapes])
+        parameters |= {name: spec(None, t.shape[1]) for name, t in self.identity.items()}
+        parameters["steps"] = tf.TensorSpec([], tf.int32)
+        observation, action = learner.observation_size, learner.action_size
+        rollouts = [
+            spec(None, None, self.horizon, *sizes) for sizes in ((observation,), (action,), ())
+        ]
+        return {
+            "initial": [tf.TensorSpec([None] if learner.needs_mode else [], tf.int32)],
+            "act": [spec(None, None, observation), spec(None, None, action), parameters],
+            "adapt": [*rollouts, parameters],
+        }
 
 
 def _by_name(weights):
     return {f"weight_{i:02d}": weight for i, weight in enumerate(weights)}
-
-
-def _weights(parameters):
-    return [parameters[name] for name in sorted(parameters) if name.startswith("weight_")]
 
 
 def _named_modulation(affine):
