@@ -1,0 +1,509 @@
+"""Learners of policies: how they sample and adapt, and what they refuse."""
+
+import keras
+import numpy as np
+import policies
+import promp_in_numpy
+import pytest
+import tensorflow as tf
+
+import mmaml_tf as mm
+from mmaml_tf import rl
+from mmaml_tf.rl.evaluation import evaluate
+from mmaml_tf.rl.fixed_horizon import NonFiniteActionsError
+from mmaml_tf.rl.learners import Parameters
+
+RATE = 0.3
+GOALS = policies.TASKS.sample(4, seed=5, step=2)
+
+
+@pytest.fixture
+def record(monkeypatch):
+    """Returns a function that makes a learner's environment keep what it is asked and gives."""
+
+    def of(learner):
+        calls, collect = [], learner.rollouts.collect
+
+        def recorded(policy, weights, modulation, goals, seed):
+            trajectories = collect(policy, weights, modulation, goals, seed)
+            calls.append((modulation, goals, seed, trajectories))
+            return trajectories
+
+        monkeypatch.setattr(learner.rollouts, "collect", recorded)
+        return calls
+
+    return of
+
+
+def steps_of(stage, task):
+    """One task's steps of a stage, in double precision."""
+    return promp_in_numpy.Steps(*(np.float64(part[task]) for part in stage.experience))
+
+
+def test_the_goals_are_of_both_modes():
+    assert set(GOALS.mode.numpy()) == {0, 1}
+
+
+@pytest.mark.parametrize("recipe", ["ProMP", "MultimodalProMP"])
+def test_sampling_and_adapting_take_turns_as_published(record, recipe):
+    learner = policies.ready(recipe, steps=2, learning_rate=RATE)
+    calls = record(learner)
+    stages = list(learner.stages(GOALS))
+    assert [seed for *_, seed, _ in calls] == [(5, 2, 0), (5, 2, 1), (5, 2, 2)]
+    assert [stage.parameters.steps for stage in stages] == [0, 1, 2]
+    assert all(goals is calls[0][1] for _, goals, *_ in calls)
+    first, *later = (modulation for modulation, *_ in calls)
+    expected = learner.modulate(stages[0].trajectories)
+    assert first is None
+    assert (expected is None) == (recipe == "ProMP")
+    for modulation in later:
+        for found, wanted in zip(modulation or (), expected or (), strict=True):
+            np.testing.assert_allclose(found[0], wanted[0], rtol=1e-5)
+            assert found[1] is None
+            assert np.abs(found[0] - 1).max() > 1e-3
+    for task in range(4):
+        for number, stage in enumerate(stages):
+            own = promp_in_numpy.Policy.of(learner.network, stage.parameters.weights, task)
+            scales = [s[task].numpy() for s, _ in expected] if expected and number else None
+            steps = steps_of(stage, task)
+            np.testing.assert_allclose(
+                steps.means, own.means(steps.observations, scales), rtol=1e-4, atol=1e-5
+            )
+            np.testing.assert_allclose(steps.stds, np.exp(own.log_std), rtol=1e-5)
+            if number < 2:
+                gradient = promp_in_numpy.policy_gradient(own, steps, scales)
+                wanted = promp_in_numpy.step(own, gradient, RATE)
+                following = stages[number + 1].parameters.weights
+                found = promp_in_numpy.Policy.of(learner.network, following, task)
+                for a, b in zip(_flat(found), _flat(wanted), strict=True):
+                    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def _flat(policy):
+    return [array for layer in policy.layers for array in layer] + [policy.log_std]
+
+
+def test_experience_is_what_a_task_did_and_its_normalised_advantages():
+    learner = policies.built("ProMP", discount=0.9, gae_lambda=1.0)
+    given = policies.trajectories(steps=20)
+    parameters = learner.adapt(given)
+    found = learner.experience(given, parameters)
+    observations, actions, rewards, mask = (np.float64(part) for part in given)
+    for task in range(3):
+        returns, x, counts = np.zeros((4, 20)), [], mask[task].ravel() == 1
+        for r, t in np.ndindex(4, 20):
+            later = range(t, int(mask[task, r].sum()))
+            returns[r, t] = sum(0.9 ** (k - t) * rewards[task, r, k] for k in later)
+            o, time = observations[task, r, t], t / 100
+            x.append([*o, *o**2, time, time**2, time**3, 1.0])
+        x, y = np.array(x)[counts], returns.ravel()[counts]
+        gram = x.T @ x + 1e-5 * np.eye(x.shape[1])
+        advantage = y - x @ np.linalg.solve(gram, x.T @ y)
+        advantage = (advantage - advantage.mean()) / advantage.std()
+        np.testing.assert_allclose(found.advantages[task][counts], advantage, rtol=1e-3, atol=1e-4)
+        np.testing.assert_array_equal(found.advantages[task][~counts], 0.0)
+        np.testing.assert_array_equal(found.mask[task], mask[task].ravel())
+        np.testing.assert_allclose(found.actions[task], actions[task].reshape(-1, 2), rtol=1e-6)
+
+
+def test_a_bandit_is_approached_as_derived_by_hand():
+    """A squared distance to a goal g, actions of mean 0 and deviation σ, and R large.
+
+    With ε = a/σ the covariance of the reward with ε is 2σg and with ε² it is -2σ²; its variance
+    is 4σ²|g|² + 4σ⁴, by whose root the advantages are divided.
+    """
+    learner = policies.ready("ProMP", rollouts=4000, horizon=1, learning_rate=RATE)
+    output = learner.network.dense[-1]
+    output.kernel.assign(tf.zeros_like(output.kernel))
+    before, after = learner.stages(GOALS)
+    adapted = dict(
+        zip((id(v) for v in learner.trainable_variables), after.parameters.weights, strict=True)
+    )
+    goal, std = GOALS.goal.numpy(), 1.5
+    deviation = 2 * std * np.sqrt((goal**2).sum(axis=1, keepdims=True) + std**2)
+    np.testing.assert_allclose(
+        adapted[id(output.bias)], RATE * 2 * goal / deviation, rtol=0.1, atol=0.02
+    )
+    shrunk = np.log(std) - RATE * 2 * std**2 / deviation
+    np.testing.assert_allclose(adapted[id(learner.network.log_std)], shrunk + 0 * goal, atol=0.03)
+    gained = (after.trajectories.returns() - before.trajectories.returns()).numpy()
+    error = gained.std(axis=1) / np.sqrt(4000)
+    assert (gained.mean(axis=1) > 3 * error).all()
+
+
+def test_many_steps_solve_a_bandit():
+    learner = policies.ready("ProMP", rollouts=40, horizon=1, learning_rate=0.1)
+    *_, last = learner.stages(GOALS, steps=30)
+    distance = np.sqrt(-last.trajectories.returns().numpy().mean(axis=1))
+    assert (np.linalg.norm(GOALS.goal, axis=1) > 5).all()
+    assert (distance < 3).all()
+
+
+def test_adapting_by_hand_equals_the_stages():
+    learner = policies.ready("MultimodalProMP", steps=2)
+    stages = list(learner.stages(GOALS))
+    parameters = learner.adapt([part.numpy() for part in stages[0].trajectories])
+    parameters = learner.adapt(stages[1].trajectories, parameters)
+    assert parameters.steps == 2
+    for a, b in zip(parameters.weights, stages[2].parameters.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for (a, _), (b, _) in zip(parameters.modulation, stages[2].parameters.modulation, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_any_numbers_of_tasks_rollouts_and_steps_are_adapted_to():
+    learner = policies.built("MultimodalProMP")
+    for tasks, rollouts, steps in ((3, 4, 5), (2, 4, 7), (1, 2, 1), (5, 3, 3)):
+        given = policies.trajectories(tasks, rollouts, steps)
+        together = learner.adapt(given)
+        assert [w.shape[0] for w in together.weights] == [tasks] * 7
+        last = learner.adapt(rl.Trajectories(*(part[-1:] for part in given)))
+        for a, b in zip(last.weights, together.weights, strict=True):
+            np.testing.assert_allclose(a[0], b[-1], rtol=1e-4, atol=1e-6)
+
+
+def test_only_the_head_is_adapted_if_asked_for():
+    learner = policies.ready("MultimodalProMP", loop={"head_only": True})
+    *_, last = learner.stages(GOALS)
+    for variable, weight in zip(
+        learner.network.trainable_variables, last.parameters.weights, strict=True
+    ):
+        if any(variable is v for v in learner.network.head):
+            assert weight.shape == (4, *variable.shape)
+            assert (weight != variable[None]).numpy().any()
+        else:
+            np.testing.assert_array_equal(weight, variable)
+
+
+# -- one learner a mode -------------------------------------------------------------------------
+
+
+def members(**kwargs):
+    return [policies.ready("ProMP", network=policies.policy(seed), **kwargs) for seed in (0, 1)]
+
+
+def rows(parts, chosen):
+    return [None if part is None else tf.boolean_mask(part, chosen) for part in parts]
+
+
+def assert_weights(found, expected):
+    for a, b in zip(found.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_bank_adapts_and_trains_like_its_members_apart():
+    bank, alone = policies.ready("MultiProMP"), members()
+    stages = list(bank.stages(GOALS))
+    experiences = [part for stage in stages for part in stage.experience]
+    weights = bank.task_weights(4, GOALS.mode)
+    bank.outer_step([*[None] * 4, *experiences, GOALS.mode], weights, GOALS.mode, GOALS.origin)
+    for mode, member in enumerate(alone):
+        chosen = GOALS.mode.numpy() == mode
+        adapted = member.adapt(rl.Trajectories(*rows(stages[0].trajectories, chosen)))
+        for a, b in zip(adapted.weights, rows(stages[1].parameters.weights, chosen), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+        batch = [*[None] * 4, *rows(experiences, chosen), None]
+        member.outer_step(batch, member.task_weights(chosen.sum()), origin=GOALS.origin)
+        assert_weights(bank.networks[mode], member.network)
+
+
+def test_members_are_joined_with_their_settings():
+    settings = {"discount": 0.5, "gae_lambda": 0.7, "clip": 0.2, "kl_penalty": 0.1, "epochs": 3}
+    alone = members(on_nonfinite="skip", outer_clip=0.3, **settings)
+    bank = rl.MultiProMP.from_learners(alone, policies.MODES)
+    expected = alone[0].get_config()
+    for name in (*settings, "on_nonfinite", "outer_clip"):
+        assert bank.get_config()[name] == expected[name]
+    given = policies.trajectories(tasks=2)
+    adapted = bank.adapt(given, bank.initial_parameters(2, [1, 0]))
+    for row, mode in enumerate([1, 0]):
+        own = alone[mode].adapt(rl.Trajectories(*(part[row : row + 1] for part in given)))
+        for a, b in zip(adapted.weights, own.weights, strict=True):
+            np.testing.assert_allclose(a[row], b[0], rtol=1e-5, atol=1e-6)
+
+
+# -- fit and evaluate -----------------------------------------------------------------------------
+
+
+def dataset(count=1, **changes):
+    goals = GOALS._replace(**changes)
+    return tf.data.Dataset.from_tensors(goals).repeat(count)
+
+
+def mean_return(trajectories, chosen=slice(None)):
+    rewards, mask = trajectories.rewards.numpy(), trajectories.mask.numpy()
+    return (rewards * mask).sum(axis=-1)[chosen].mean()
+
+
+def test_fit_reports_returns_by_step_and_by_mode(record):
+    learner = policies.ready("MultimodalProMP", env_kwargs={"unstable_at": 2}, horizon=3)
+    calls = record(learner)
+    history = {k: v[0] for k, v in learner.fit(dataset(), verbose=0).history.items()}
+    assert learner.optimizer.iterations == learner.epochs == 2
+    before, after = (trajectories for *_, trajectories in calls)
+    np.testing.assert_array_equal(before.mask[0, 0], [1, 0, 0])
+    assert history.pop("unstable") == 2
+    assert history.pop("return_after_0") == pytest.approx(mean_return(before), rel=1e-5)
+    assert history.pop("return_after_1") == pytest.approx(mean_return(after), rel=1e-5)
+    for index, mode in enumerate(policies.MODES):
+        expected = mean_return(after, GOALS.mode.numpy() == index)
+        assert history.pop(f"return_{mode}") == pytest.approx(expected, rel=1e-5)
+    assert set(history) == {"loss", "kl"}
+    assert history["kl"] > 0  # in the second of the two epochs
+
+
+@pytest.mark.parametrize("recipe", policies.RECIPES)
+def test_keras_evaluates_without_training(record, recipe):
+    learner = policies.ready(recipe)
+    before, calls = learner.get_weights(), record(learner)
+    found = learner.evaluate(dataset(), return_dict=True, verbose=0)
+    names = {"return_after_0", "return_after_1", "unstable"}
+    assert set(found) == names | {f"return_{mode}" for mode in policies.MODES}
+    for step, (*_, trajectories) in enumerate(calls):
+        assert found[f"return_after_{step}"] == pytest.approx(mean_return(trajectories), rel=1e-5)
+    trained = len(learner.trainable_variables)
+    for a, b in zip(before[:trained], learner.get_weights(), strict=False):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("options", [{"jit_compile": True}, {"run_eagerly": True}])
+def test_xla_and_eager_execution_train_alike(options):
+    trained = []
+    for chosen in ({"jit_compile": False}, options):
+        learner = policies.ready("ProMP")
+        learner.compile(keras.optimizers.SGD(0.1), learner.rollouts, **chosen)
+        learner.fit(dataset(), verbose=0)
+        trained.append(learner.trainable_variables)
+    for a, b in zip(*trained, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", policies.RECIPES)
+def test_evaluation_on_held_out_goals(record, recipe):
+    learner = policies.ready(recipe, horizon=2)
+    calls = record(learner)
+    held_out = policies.TASKS.held_out(21, seed=7)
+    result = evaluate(learner, held_out, examples_per_mode=2)
+    # 42 tasks are two batches, with different seeds.
+    assert [len(goals) for _, goals, *_ in calls] == [40, 40, 2, 2]
+    assert len({seed for *_, seed, _ in calls}) == 4
+    found = result.report.measures["return"]
+    assert found.shape == (2, 42)
+    assert result.report.curve == (0, 1)
+    for step in (0, 1):
+        of_tasks = [c[3].returns().numpy().mean(axis=1) for c in calls[step::2]]
+        np.testing.assert_allclose(found[step], np.concatenate(of_tasks), rtol=1e-5)
+    number = [0, 1, 21, 22]
+    np.testing.assert_array_equal(result.examples.goals, held_out.goals.goal[number])
+    np.testing.assert_array_equal(result.examples.mode, [0, 0, 1, 1])
+    for step in (0, 1):
+        expected = calls[step][3].observations.numpy()[number, 0]
+        np.testing.assert_array_equal(result.examples.observations[step], expected)
+    if recipe == "MultimodalProMP":
+        assert result.embeddings.shape == (42, 3)
+        np.testing.assert_allclose(
+            result.embeddings[:40], learner.embed(calls[0][3]), rtol=1e-5, atol=1e-6
+        )
+    else:
+        assert result.embeddings is None
+    again = evaluate(learner, policies.TASKS, tasks_per_mode=21, seed=7)
+    np.testing.assert_array_equal(again.report.measures["return"], found)
+    assert "deg45" in str(again.report)
+
+
+def test_unstable_rollouts_are_counted_once_a_stage():
+    learner = policies.ready("ProMP", env_kwargs={"unstable_at": 1})
+    assert evaluate(learner, policies.TASKS, tasks_per_mode=2, steps=2).unstable == 3
+
+
+# -- updates that are not finite -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", policies.RECIPES)
+def test_policies_that_diverge_stop_training(recipe):
+    learner = policies.ready(recipe, learning_rate=1e30)
+    before = learner.trainable_variables[0].numpy()
+    with pytest.raises(mm.NonFiniteError) as caught:
+        learner.fit(dataset(), verbose=0)
+    message = str(caught.value)
+    for part in ("step 2 ", "task seed 5", ": loss;", "deg225, deg45"):
+        assert part in message
+    assert isinstance(caught.value.__context__, NonFiniteActionsError)
+    np.testing.assert_array_equal(learner.trainable_variables[0], before)
+    assert learner.optimizer.iterations == 0
+
+
+def test_only_the_modes_that_diverge_are_named():
+    learner = policies.ready("MultiProMP")
+    learner.networks[1].log_std.assign([0.0, 1e4])
+    with pytest.raises(mm.NonFiniteError, match=r"mode: deg45\."):
+        learner.fit(dataset(), verbose=0)
+
+
+def test_skipped_policies_are_counted_until_there_are_ten_in_a_row():
+    learner = policies.ready("ProMP", learning_rate=1e30, on_nonfinite="skip")
+    learner.fit(dataset(9), verbose=0)
+    assert int(learner.guard.skipped) == 9
+    with pytest.raises(mm.NonFiniteError, match="10 updates in a row"):
+        learner.fit(dataset(), verbose=0)
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_a_loss_that_is_not_finite_is_noticed_in_the_epoch_where_it_arises(policy):
+    """The first epoch's step is so long that the loss of the second overflows."""
+    learner = policies.ready("MultimodalProMP", rate=1e20, epochs=3, on_nonfinite=policy)
+    if policy == "stop":
+        with pytest.raises(mm.NonFiniteError, match=r"step 2 \(task seed 5\): loss"):
+            learner.fit(dataset(), verbose=0)
+    else:
+        history = learner.fit(dataset(), verbose=0).history
+        assert int(learner.guard.skipped) == 2
+        assert np.isfinite(history["loss"]).all()
+    assert learner.optimizer.iterations == 1
+
+
+# -- what is refused -------------------------------------------------------------------------
+
+
+def make(**kwargs):
+    return policies.learner("ProMP", **kwargs)
+
+
+BAD_SETTINGS = [
+    (lambda: make(clip=0.0), "clip=0.0"),
+    (lambda: make(kl_penalty=-1.0), "kl_penalty=-1.0"),
+    (lambda: make(epochs=0), "epochs=0"),
+    (lambda: make(discount=1.1), "discount is 1.1"),
+    (lambda: make(gae_lambda=-0.1), "gae_lambda is -0.1"),
+    (lambda: make(outer_clip=0.0), "outer_clip is 0.0"),
+    (lambda: make(steps=-1), "inner steps is -1"),
+    (lambda: make(learning_rate=0.0), "inner learning_rate is 0.0"),
+    (lambda: make(network=mm.networks.MLP((3,), 2)), "MLP, which gives no distribution"),
+    (lambda: make(encoder=rl.TrajectoryEncoder()), "ProMP has no encoder"),
+    (
+        lambda: rl.MultimodalProMP(policies.policy(), None, "film", mm.InnerLoop(1)),
+        "needs an encoder and a modulation",
+    ),
+    (
+        lambda: rl.PolicyLearner(policies.policy(), mm.InnerLoop(1), rl.TrajectoryEncoder()),
+        "both an encoder and a modulation",
+    ),
+    (
+        lambda: rl.MultiProMP([policies.policy()], mm.InnerLoop(1), policies.MODES),
+        "1 networks for 2 modes",
+    ),
+    (lambda: make().compile(steps_per_execution=3), "steps_per_execution=3"),
+    (
+        lambda: policies.learner(modulation=mm.modulation.FiLM(blocks=[2])).build([(3,), (2,)]),
+        "modulation block 2 does not exist",
+    ),
+    (lambda: make().build([(None, None, None, 3), (None, None, None, 5)]), "takes 5; they must"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), BAD_SETTINGS)
+def test_bad_settings_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_an_environment_with_other_actions_is_refused():
+    learner = make(network=rl.GaussianPolicy(5, (3,)))
+    rollouts = policies.Rollouts("Bandit-v0", 2)
+    learner.compile(rollouts=rollouts, jit_compile=False)
+    with pytest.raises(ValueError, match="actions of size 5, the environment takes 2"):
+        learner.fit(dataset(), verbose=0)
+
+
+def test_a_learner_without_environment_or_weights_is_refused():
+    for learner in (make(), policies.built("ProMP")):
+        learner.compile(jit_compile=False)
+        with pytest.raises(ValueError, match="no environment to act in"):
+            learner.fit(dataset(), verbose=0)
+        with pytest.raises(ValueError, match="no environment to act in"):
+            evaluate(learner, policies.TASKS, tasks_per_mode=2)
+    with pytest.raises(ValueError, match="not compiled"):
+        make().fit(dataset(), verbose=0)
+    for call in (
+        lambda: make().adapt(policies.trajectories()),
+        lambda: make().initial_parameters(3),
+    ):
+        with pytest.raises(ValueError, match="no weights yet"):
+            call()
+    with pytest.raises(ValueError, match="has no encoder"):
+        policies.built("ProMP").embed(policies.trajectories())
+
+
+@pytest.fixture(scope="module")
+def promp():
+    return policies.ready("ProMP")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"observations": np.zeros((3, 4, 5, 7))}, r"observations has shape \(3, 4, 5, 7\)"),
+        ({"actions": np.zeros((3, 4, 5))}, r"actions has shape \(3, 4, 5\); .* L, 2\]"),
+        ({"mask": np.ones((3, 4, 6))}, r"mask has shape \(3, 4, 6\)"),
+        ({"mask": np.ones((3, 3, 5))}, r"as in rewards \(3, 4, 5\)"),
+        ({"observations": np.zeros((2, 4, 5, 3))}, r"observations has shape \(2, 4, 5, 3\)"),
+        ({"rewards": np.zeros((4, 5))}, r"rewards has shape \(4, 5\)"),
+    ],
+)
+def test_trajectories_that_do_not_fit_are_refused(promp, change, message):
+    with pytest.raises(ValueError, match=message):
+        promp.adapt(policies.trajectories()._replace(**change))
+
+
+def test_no_trajectories_are_refused(promp):
+    for axis in range(3):
+        empty = [part.numpy().take([], axis=axis) for part in policies.trajectories()]
+        with pytest.raises(ValueError, match="at least one of each"):
+            promp.adapt(rl.Trajectories(*empty))
+
+
+def test_parameters_of_other_tasks_are_refused(promp):
+    given = policies.trajectories(tasks=3)
+    parameters = promp.adapt(given)
+    for count in (1, 2):
+        fewer = Parameters([weight[:count] for weight in parameters.weights], None, 1)
+        with pytest.raises(ValueError, match="of 3 tasks, the parameters of another number"):
+            promp.adapt(given, fewer)
+
+
+@pytest.mark.parametrize("steps", [-1, 1.5, True])
+def test_bad_numbers_of_steps_are_refused(promp, steps):
+    with pytest.raises(ValueError, match="inner steps is"):
+        next(promp.stages(GOALS, steps))
+
+
+def test_goals_that_are_none_are_refused(promp):
+    numbers = tf.data.Dataset.from_tensors(tf.zeros([2, 2]))
+    with pytest.raises(ValueError, match=r"expected mmaml_tf.rl.Goals"):
+        promp.fit(numbers, verbose=0)
+    with pytest.raises(ValueError, match=r"of shape \(2,\)"):
+        promp.fit(dataset(goal=tf.zeros([2])), verbose=0)
+    with pytest.raises(ValueError, match=r"takes a tf.data.Dataset"):
+        promp.fit(GOALS.goal, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        (None, "no mode was given"),
+        ([0, 2], r"mode is \[0, 2\]; expected indices in \('deg225', 'deg45'\)"),
+        ([0], r"mode has shape \(1,\)"),
+        ([0.0, 1.0], "one integer for each of the 2 tasks"),
+    ],
+)
+def test_a_bank_is_to_know_the_mode_of_each_task(mode, message):
+    bank = policies.built("MultiProMP")
+    with pytest.raises(ValueError, match=message):
+        bank.initial_parameters(2, mode)
+
+
+def test_a_bank_is_evaluated_on_its_own_modes():
+    bank = policies.ready("MultiProMP")
+    for modes in (policies.MODES[::-1], 4):
+        with pytest.raises(ValueError, match=r"modes are \('deg225', 'deg45'\), those of the goal"):
+            evaluate(bank, rl.GoalTasks("point_mass", modes), tasks_per_mode=2)
