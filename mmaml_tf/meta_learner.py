@@ -21,6 +21,14 @@ _serialize = keras.saving.serialize_keras_object
 _deserialize = keras.saving.deserialize_keras_object
 
 
+class Mean(keras.metrics.Mean):
+    """A mean that is NaN, and not 0, where there was nothing to average."""
+
+    def result(self):
+        """Returns the mean of what was added since the last reset."""
+        return keras.ops.divide(self.total, keras.ops.cast(self.count, self.dtype))
+
+
 class MetaLearner(keras.Model):
     """Learns an initialisation, and how to modulate it, from which few gradient steps suffice.
 
@@ -70,9 +78,7 @@ class MetaLearner(keras.Model):
         self.outer_clip = outer_clip
         self.on_nonfinite = on_nonfinite
         self.modes = tuple(modes)
-        self.by_mode = [
-            keras.metrics.Mean(name=f"{self.measured_by_mode}_{mode}") for mode in self.modes
-        ]
+        self.by_mode = [Mean(name=f"{self.measured_by_mode}_{mode}") for mode in self.modes]
 
     # -- building ---------------------------------------------------------------------------
 

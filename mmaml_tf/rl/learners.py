@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from mmaml_tf.bank import Bank
 from mmaml_tf.inner_loop import InnerLoop, check_steps
-from mmaml_tf.meta_learner import MetaLearner
+from mmaml_tf.meta_learner import Mean, MetaLearner
 from mmaml_tf.rl import advantages as advantages_lib
 from mmaml_tf.rl import promp
 from mmaml_tf.rl.export import write_policy
@@ -118,10 +118,8 @@ class PolicyLearner(MetaLearner):
             tf.function(function, autograph=False, reduce_retracing=True)
             for function in (self.take_inner_step, self.prepare_experience, self.modulate)
         )
-        self.returns = [
-            keras.metrics.Mean(name=f"return_after_{step}") for step in range(inner_loop.steps + 1)
-        ]
-        self.kl = keras.metrics.Mean(name="kl")
+        self.returns = [Mean(name=f"return_after_{step}") for step in range(inner_loop.steps + 1)]
+        self.kl = Mean(name="kl")
         self.unstable = keras.metrics.Sum(name="unstable")
 
     # -- building -----------------------------------------------------------------------------

@@ -252,6 +252,16 @@ def test_fit_reports_returns_by_step_and_by_mode(record):
     assert history["kl"] > 0  # in the second of the two epochs
 
 
+def test_what_was_not_measured_is_no_return_of_zero():
+    learner = policies.ready("ProMP", learning_rate=1e30, on_nonfinite="skip")
+    history = learner.fit(dataset(), verbose=0).history
+    assert np.isnan([history[name] for name in ("kl", "return_after_0", "return_deg45")]).all()
+    learner = policies.ready("ProMP")
+    history = learner.fit(dataset(mode=tf.zeros([4], tf.int32)), verbose=0).history
+    assert history["return_deg225"] == history["return_after_1"]
+    assert np.isnan(history["return_deg45"]).all()
+
+
 @pytest.mark.parametrize("recipe", policies.RECIPES)
 def test_keras_evaluates_without_training(record, recipe):
     learner = policies.ready(recipe)
