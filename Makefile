@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # DEVICE=gpu installs TensorFlow with the CUDA libraries.
 DEVICE ?= cpu
+# Processes that run the tests. A file's tests share fixtures and stay in one of them.
+WORKERS ?= 2
 LOCK := $(if $(filter gpu,$(DEVICE)),requirements-gpu.lock,requirements.lock)
 STAMP := $(VENV)/.installed-$(DEVICE)
 BIN := $(VENV)/bin
@@ -35,7 +37,7 @@ reproduce: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dvc repro
 
 test: $(STAMP)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 demo: $(STAMP)
 	$(BIN)/python -m pipelines.demo

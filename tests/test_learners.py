@@ -126,7 +126,7 @@ def test_a_bank_trains_like_its_members_apart():
 
 
 def test_two_runs_of_one_seed_are_identical_and_two_seeds_are_not():
-    tasks = mm.tasks.FunctionTasks()
+    tasks = mm.tasks.FunctionTasks(support=3, query=2)
 
     def train(seed):
         learner = factory.learner("MMAML")

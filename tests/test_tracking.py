@@ -3,6 +3,7 @@
 Servers are on 127.0.0.1 only, and stores in temporary directories.
 """
 
+import contextlib
 import json
 import logging
 import math
@@ -219,8 +220,8 @@ def test_relative_file_is_meant_from_where_the_tracker_is_made(tmp_path, monkeyp
 
 
 def test_password_is_not_shown(warned):
-    with Tracker(EXPERIMENT, "r", "k", uri=f"http://me:secret@127.0.0.1:{closed_port()}"):
-        pass
+    with closed_port() as port:
+        Tracker(EXPERIMENT, "r", "k", uri=f"http://me:secret@127.0.0.1:{port}").close()
     (warning,) = warned()
     assert "secret" not in warning and "127.0.0.1" in warning
 
@@ -264,14 +265,18 @@ def finish_process(process):
     return float(made), float(closed), time.monotonic() - start, imported == "True", errors
 
 
+@contextlib.contextmanager
 def closed_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+    """A port that refuses connections, and that no other process gets meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 def test_refused_connection_costs_a_warning():
-    uri = f"http://127.0.0.1:{closed_port()}"
-    made, closed, exited, imported, errors = finish_process(start_process(uri))
+    with closed_port() as port:
+        uri = f"http://127.0.0.1:{port}"
+        made, closed, exited, imported, errors = finish_process(start_process(uri))
     assert made < 2 and closed < 5 and exited < 5
     assert not imported
     (warning,) = errors.splitlines()
