@@ -16,6 +16,8 @@ OBSERVATION, ACTION = 3, 2
 RECIPES = ("ProMP", "MultimodalProMP", "MultiProMP")
 MODES = ("deg225", "deg45")
 TASKS = rl.GoalTasks("point_mass", MODES)
+#: four goals, of both modes
+GOALS = TASKS.sample(4, seed=5, step=2)
 
 
 def policy(seed=0, hidden=(4, 3), **kwargs):
@@ -54,6 +56,11 @@ def ready(*args, rollouts=4, horizon=2, action_range=10.0, rate=1e-2, env_kwargs
     made.compile(keras.optimizers.Adam(rate), environment, jit_compile=False)
     made.build_for(TASKS.sample(2, 0))
     return made
+
+
+def dataset(count=1, **changes):
+    """The four goals as a dataset, some times, with some fields changed."""
+    return tf.data.Dataset.from_tensors(GOALS._replace(**changes)).repeat(count)
 
 
 def trajectories(tasks=3, rollouts=4, steps=5, seed=0, dtype=np.float32):

@@ -1,4 +1,4 @@
-"""Learners of policies: how they sample and adapt, and what they refuse."""
+"""Learners of policies: how they sample, adapt, train and are evaluated."""
 
 import keras
 import numpy as np
@@ -6,15 +6,12 @@ import policies
 import promp_in_numpy
 import pytest
 import tensorflow as tf
+from policies import GOALS, dataset
 
-import mmaml_tf as mm
 from mmaml_tf import rl
 from mmaml_tf.rl.evaluation import evaluate
-from mmaml_tf.rl.fixed_horizon import NonFiniteActionsError
-from mmaml_tf.rl.learners import Parameters
 
 RATE = 0.3
-GOALS = policies.TASKS.sample(4, seed=5, step=2)
 
 
 @pytest.fixture
@@ -225,11 +222,6 @@ def test_members_are_joined_with_their_settings():
 # -- fit and evaluate -----------------------------------------------------------------------------
 
 
-def dataset(count=1, **changes):
-    goals = GOALS._replace(**changes)
-    return tf.data.Dataset.from_tensors(goals).repeat(count)
-
-
 def mean_return(trajectories, chosen=slice(None)):
     rewards, mask = trajectories.rewards.numpy(), trajectories.mask.numpy()
     return (rewards * mask).sum(axis=-1)[chosen].mean()
@@ -324,196 +316,3 @@ def test_evaluation_on_held_out_goals(record, recipe):
 def test_unstable_rollouts_are_counted_once_a_stage():
     learner = policies.ready("ProMP", env_kwargs={"unstable_at": 1})
     assert evaluate(learner, policies.TASKS, tasks_per_mode=2, steps=2).unstable == 3
-
-
-# -- updates that are not finite -------------------------------------------------------------
-
-
-@pytest.mark.parametrize("recipe", policies.RECIPES)
-def test_policies_that_diverge_stop_training(recipe):
-    learner = policies.ready(recipe, learning_rate=1e30)
-    before = learner.trainable_variables[0].numpy()
-    with pytest.raises(mm.NonFiniteError) as caught:
-        learner.fit(dataset(), verbose=0)
-    message = str(caught.value)
-    for part in ("step 2 ", "task seed 5", ": loss;", "deg225, deg45"):
-        assert part in message
-    assert isinstance(caught.value.__context__, NonFiniteActionsError)
-    np.testing.assert_array_equal(learner.trainable_variables[0], before)
-    assert learner.optimizer.iterations == 0
-
-
-def test_only_the_modes_that_diverge_are_named():
-    learner = policies.ready("MultiProMP")
-    learner.networks[1].log_std.assign([0.0, 1e4])
-    with pytest.raises(mm.NonFiniteError, match=r"mode: deg45\."):
-        learner.fit(dataset(), verbose=0)
-
-
-def test_skipped_policies_are_counted_until_there_are_ten_in_a_row():
-    learner = policies.ready("ProMP", learning_rate=1e30, on_nonfinite="skip")
-    learner.fit(dataset(9), verbose=0)
-    assert int(learner.guard.skipped) == 9
-    with pytest.raises(mm.NonFiniteError, match="10 updates in a row"):
-        learner.fit(dataset(), verbose=0)
-
-
-@pytest.mark.parametrize("policy", ["stop", "skip"])
-def test_a_loss_that_is_not_finite_is_noticed_in_the_epoch_where_it_arises(policy):
-    """The first epoch's step is so long that the loss of the second overflows."""
-    learner = policies.ready("MultimodalProMP", rate=1e20, epochs=3, on_nonfinite=policy)
-    if policy == "stop":
-        with pytest.raises(mm.NonFiniteError, match=r"step 2 \(task seed 5\): loss"):
-            learner.fit(dataset(), verbose=0)
-    else:
-        history = learner.fit(dataset(), verbose=0).history
-        assert int(learner.guard.skipped) == 2
-        assert np.isfinite(history["loss"]).all()
-    assert learner.optimizer.iterations == 1
-
-
-# -- what is refused -------------------------------------------------------------------------
-
-
-def make(**kwargs):
-    return policies.learner("ProMP", **kwargs)
-
-
-BAD_SETTINGS = [
-    (lambda: make(clip=0.0), "clip=0.0"),
-    (lambda: make(kl_penalty=-1.0), "kl_penalty=-1.0"),
-    (lambda: make(epochs=0), "epochs=0"),
-    (lambda: make(discount=1.1), "discount is 1.1"),
-    (lambda: make(gae_lambda=-0.1), "gae_lambda is -0.1"),
-    (lambda: make(outer_clip=0.0), "outer_clip is 0.0"),
-    (lambda: make(steps=-1), "inner steps is -1"),
-    (lambda: make(learning_rate=0.0), "inner learning_rate is 0.0"),
-    (lambda: make(network=mm.networks.MLP((3,), 2)), "MLP, which gives no distribution"),
-    (lambda: make(encoder=rl.TrajectoryEncoder()), "ProMP has no encoder"),
-    (
-        lambda: rl.MultimodalProMP(policies.policy(), None, "film", mm.InnerLoop(1)),
-        "needs an encoder and a modulation",
-    ),
-    (
-        lambda: rl.PolicyLearner(policies.policy(), mm.InnerLoop(1), rl.TrajectoryEncoder()),
-        "both an encoder and a modulation",
-    ),
-    (
-        lambda: rl.MultiProMP([policies.policy()], mm.InnerLoop(1), policies.MODES),
-        "1 networks for 2 modes",
-    ),
-    (lambda: make().compile(steps_per_execution=3), "steps_per_execution=3"),
-    (
-        lambda: policies.learner(modulation=mm.modulation.FiLM(blocks=[2])).build([(3,), (2,)]),
-        "modulation block 2 does not exist",
-    ),
-    (lambda: make().build([(None, None, None, 3), (None, None, None, 5)]), "takes 5; they must"),
-]
-
-
-@pytest.mark.parametrize(("call", "message"), BAD_SETTINGS)
-def test_bad_settings_are_refused(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
-
-
-def test_an_environment_with_other_actions_is_refused():
-    learner = make(network=rl.GaussianPolicy(5, (3,)))
-    rollouts = policies.Rollouts("Bandit-v0", 2)
-    learner.compile(rollouts=rollouts, jit_compile=False)
-    with pytest.raises(ValueError, match="actions of size 5, the environment takes 2"):
-        learner.fit(dataset(), verbose=0)
-
-
-def test_a_learner_without_environment_or_weights_is_refused():
-    for learner in (make(), policies.built("ProMP")):
-        learner.compile(jit_compile=False)
-        with pytest.raises(ValueError, match="no environment to act in"):
-            learner.fit(dataset(), verbose=0)
-        with pytest.raises(ValueError, match="no environment to act in"):
-            evaluate(learner, policies.TASKS, tasks_per_mode=2)
-    with pytest.raises(ValueError, match="not compiled"):
-        make().fit(dataset(), verbose=0)
-    for call in (
-        lambda: make().adapt(policies.trajectories()),
-        lambda: make().initial_parameters(3),
-    ):
-        with pytest.raises(ValueError, match="no weights yet"):
-            call()
-    with pytest.raises(ValueError, match="has no encoder"):
-        policies.built("ProMP").embed(policies.trajectories())
-
-
-@pytest.fixture(scope="module")
-def promp():
-    return policies.ready("ProMP")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"observations": np.zeros((3, 4, 5, 7))}, r"observations has shape \(3, 4, 5, 7\)"),
-        ({"actions": np.zeros((3, 4, 5))}, r"actions has shape \(3, 4, 5\); .* L, 2\]"),
-        ({"mask": np.ones((3, 4, 6))}, r"mask has shape \(3, 4, 6\)"),
-        ({"mask": np.ones((3, 3, 5))}, r"as in rewards \(3, 4, 5\)"),
-        ({"observations": np.zeros((2, 4, 5, 3))}, r"observations has shape \(2, 4, 5, 3\)"),
-        ({"rewards": np.zeros((4, 5))}, r"rewards has shape \(4, 5\)"),
-    ],
-)
-def test_trajectories_that_do_not_fit_are_refused(promp, change, message):
-    with pytest.raises(ValueError, match=message):
-        promp.adapt(policies.trajectories()._replace(**change))
-
-
-def test_no_trajectories_are_refused(promp):
-    for axis in range(3):
-        empty = [part.numpy().take([], axis=axis) for part in policies.trajectories()]
-        with pytest.raises(ValueError, match="at least one of each"):
-            promp.adapt(rl.Trajectories(*empty))
-
-
-def test_parameters_of_other_tasks_are_refused(promp):
-    given = policies.trajectories(tasks=3)
-    parameters = promp.adapt(given)
-    for count in (1, 2):
-        fewer = Parameters([weight[:count] for weight in parameters.weights], None, 1)
-        with pytest.raises(ValueError, match="of 3 tasks, the parameters of another number"):
-            promp.adapt(given, fewer)
-
-
-@pytest.mark.parametrize("steps", [-1, 1.5, True])
-def test_bad_numbers_of_steps_are_refused(promp, steps):
-    with pytest.raises(ValueError, match="inner steps is"):
-        next(promp.stages(GOALS, steps))
-
-
-def test_goals_that_are_none_are_refused(promp):
-    numbers = tf.data.Dataset.from_tensors(tf.zeros([2, 2]))
-    with pytest.raises(ValueError, match=r"expected mmaml_tf.rl.Goals"):
-        promp.fit(numbers, verbose=0)
-    with pytest.raises(ValueError, match=r"of shape \(2,\)"):
-        promp.fit(dataset(goal=tf.zeros([2])), verbose=0)
-    with pytest.raises(ValueError, match=r"takes a tf.data.Dataset"):
-        promp.fit(GOALS.goal, verbose=0)
-
-
-@pytest.mark.parametrize(
-    ("mode", "message"),
-    [
-        (None, "no mode was given"),
-        ([0, 2], r"mode is \[0, 2\]; expected indices in \('deg225', 'deg45'\)"),
-        ([0], r"mode has shape \(1,\)"),
-        ([0.0, 1.0], "one integer for each of the 2 tasks"),
-    ],
-)
-def test_a_bank_is_to_know_the_mode_of_each_task(mode, message):
-    bank = policies.built("MultiProMP")
-    with pytest.raises(ValueError, match=message):
-        bank.initial_parameters(2, mode)
-
-
-def test_a_bank_is_evaluated_on_its_own_modes():
-    bank = policies.ready("MultiProMP")
-    for modes in (policies.MODES[::-1], 4):
-        with pytest.raises(ValueError, match=r"modes are \('deg225', 'deg45'\), those of the goal"):
-            evaluate(bank, rl.GoalTasks("point_mass", modes), tasks_per_mode=2)
