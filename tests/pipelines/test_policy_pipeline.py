@@ -100,7 +100,7 @@ def test_training_that_is_killed_ends_with_the_same_weights(reproduced):
         assert killed.poll() is None, "training ended before it was killed"
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    assert killed.wait() == -signal.SIGKILL, "killed too late to tell"
     subprocess.run(command, cwd=reproduced.path, env=reproduced.env, check=True)
     resumed = weights.read_bytes()
     for folder in set(checkpoints.iterdir()) - before:
