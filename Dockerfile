@@ -1,4 +1,6 @@
-# Rebuilds all results: docker build -t mmaml_tf . && docker run --rm -v "$PWD/out:/home/mmaml/out" mmaml_tf
+# Rebuilds all results: docker build -t mmaml_tf . && docker run --name mmaml mmaml_tf
+# and fetches them: docker cp mmaml:/home/mmaml/mmaml_tf/results .
+# Image data: docker run -v /path/to/data:/data:ro -e MMAML_DATA=/data --name mmaml mmaml_tf
 # With CUDA libraries: docker build --build-arg DEVICE=gpu -t mmaml_tf:gpu . && docker run --gpus all ...
 FROM python:3.11-slim-bookworm
 

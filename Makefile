@@ -47,7 +47,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 
 ui: $(STAMP)
-	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+	@case "$${MLFLOW_TRACKING_URI:-}" in \
+	http*) echo "the runs are at $$MLFLOW_TRACKING_URI" ;; \
+	*) $(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" ;; \
+	esac
 
 # The peers have an environment of their own; PyTorch and JAX are no requirements of the project.
 .venv-peers/.installed: benchmarks/peers/requirements.txt
@@ -59,7 +62,7 @@ benchmark: $(STAMP) .venv-peers/.installed
 	$(BIN)/python -m benchmarks --peers .venv-peers/bin/python
 
 lock: $(STAMP)
-	$(BIN)/uv pip compile pyproject.toml --extra pipeline --extra rl --extra dev --output-file requirements.lock $(UV_OPTIONS)
-	$(BIN)/uv pip compile pyproject.toml --extra pipeline --extra rl --extra dev --extra gpu --output-file requirements-gpu.lock $(UV_OPTIONS)
+	$(BIN)/uv pip compile --upgrade pyproject.toml --extra pipeline --extra rl --extra dev --output-file requirements.lock $(UV_OPTIONS)
+	$(BIN)/uv pip compile --upgrade pyproject.toml --extra pipeline --extra rl --extra dev --extra gpu --output-file requirements-gpu.lock $(UV_OPTIONS)
 UV_OPTIONS := --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header

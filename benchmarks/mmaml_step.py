@@ -50,7 +50,6 @@ def main() -> None:
     )
     optimizer = keras.optimizers.Adam(1e-3, epsilon=1e-8)
     learner.compile(optimizer, "mse", jit_compile=not a.no_xla)
-    start = time.perf_counter()
     learner.build_for(tasks.sample(a.tasks, 0))
     result = {"framework": "mmaml_tf", "version": tf.__version__}
     if a.weights:

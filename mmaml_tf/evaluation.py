@@ -93,7 +93,8 @@ class Report(NamedTuple):
         return Estimate.of(values, self.mode if mode is None else None)
 
     def __str__(self):
-        rows = [f"{'mode':12s} {'post-modulation':>18s} {'post-adaptation':>18s}"]
+        steps = [f"after {steps} steps" for steps in (self.curve[0], self.steps)]
+        rows = [f"{'mode':12s} {steps[0]:>18s} {steps[1]:>18s}"]
         for mode in (*self.modes, None):
             before, after = self.estimate(mode, self.curve[0]), self.estimate(mode)
             rows.append(f"{mode or 'overall':12s} {before!s:>18s} {after!s:>18s}")

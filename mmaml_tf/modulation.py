@@ -19,9 +19,9 @@ class Modulation(keras.layers.Layer):
     Args:
         blocks: indices of the modulated blocks; None for all of them.
         seed: seed of the initialisation.
-        xavier: whether kernels start Xavier-uniform and biases at zero, as the published
-            reinforcement learning has it; else both are uniform in ±1/sqrt(E), as published for
-            regression and classification.
+        xavier: whether kernels start Xavier-uniform, as parts of one layer with the outputs of
+            all heads, and biases at zero, as the published reinforcement learning has it; else
+            both are uniform in ±1/sqrt(E), as published for regression and classification.
     """
 
     #: outputs of a generator head per unit of its block
@@ -74,7 +74,10 @@ class Modulation(keras.layers.Layer):
         """Returns those of a head's kernel and bias."""
         seeds = [layers.derive_seed(self.seed, block, part) for part in (0, 1)]
         if self.xavier:
-            return keras.initializers.GlorotUniform(seeds[0]), "zeros"
+            blocks = range(len(self.widths)) if self.blocks is None else self.blocks
+            outputs = self.outputs_per_unit * sum(self.widths[block] for block in blocks)
+            bound = (6 / (embedding_size + outputs)) ** 0.5
+            return keras.initializers.RandomUniform(-bound, bound, seeds[0]), "zeros"
         bound = embedding_size**-0.5
         return [keras.initializers.RandomUniform(-bound, bound, seed) for seed in seeds]
 

@@ -1,8 +1,8 @@
 """Experiment tracking with MLflow, a second sink for numbers that are written elsewhere too.
 
-Only this file and `mlflow_model` know MLflow. Tracking never stops, slows or delays training:
-all of it, the import of MLflow included, happens in one daemon thread, and the first failure
-costs one warning and ends it.
+Only this file, `mlflow_model` and `mlflow_policy` know MLflow. Tracking never stops, slows or
+delays training: all of it, the import of MLflow included, happens in one daemon thread, and the
+first failure costs one warning and ends it.
 """
 
 import contextlib
@@ -158,8 +158,37 @@ class Tracker:
                 the first task become the model's input example.
             prediction: the endpoint's result for them, [T, Q, ...].
         """
-        first = {key: _first(array) for key, array in example.items()}
-        self._put("model", Path(saved_model).absolute(), name, first, _first(prediction))
+        inputs = [_Example(key, array) for key, array in example.items()]
+        self._log_model(saved_model, "mlflow_model.py", name, inputs, prediction)
+
+    def log_policy(
+        self,
+        saved_model,
+        name: str = "model",
+        *,
+        example: dict[str, np.ndarray],
+    ) -> None:
+        """Stores an exported policy as a pyfunc that loads without this package.
+
+        Args:
+            saved_model: directory of a SavedModel that a policy learner's `export` wrote; it must
+                stay as it is until `close` returns.
+            name: name of the model in the run.
+            example: inputs of `mlflow_policy`'s `predict`; the rollouts are [T, S, R, L, ...].
+                Types and sizes become the signature, in which T, S, R and the observations acted
+                on may vary; the first of each becomes the model's input example.
+        """
+        inputs = [
+            _Example(key, array, free=3 if key in ("observations", "actions", "rewards") else 2)
+            for key, array in example.items()
+        ]
+        # Controls [T, N, A].
+        control = np.zeros([1, 1, example["actions"].shape[-1]], np.float32)
+        self._log_model(saved_model, "mlflow_policy.py", name, inputs, control)
+
+    def _log_model(self, saved_model, script, name, inputs, output):
+        path = Path(saved_model).absolute()
+        self._put("model", path, script, name, inputs, _Example(None, output))
 
     def close(self, finished: bool = True) -> None:
         """Stores what is left and ends the run; waits for that, but not for ever.
@@ -303,16 +332,13 @@ class _Run:
     def artifact(self, path, folder):
         self._retry(self.client.log_artifact, self.id, str(path), folder)
 
-    def model(self, saved_model, name, example, output):
+    def model(self, saved_model, script, name, inputs, output):
         from mlflow import pyfunc
         from mlflow.entities import LoggedModelOutput
         from mlflow.models import Model, ModelSignature
         from mlflow.types import Schema
 
-        signature = ModelSignature(
-            Schema([_tensor_spec(array, key) for key, array in example.items()]),
-            Schema([_tensor_spec(output)]),
-        )
+        specs = Schema([example.spec() for example in inputs])
         # In place of `pyfunc.log_model`, which works on the process's tracking URI and active run.
         logged = self.client.create_logged_model(self.experiment, name, source_run_id=self.id)
         step = max(self.last_steps.values(), default=0)
@@ -327,10 +353,10 @@ class _Run:
                     model_uuid=logged.model_id,
                     model_id=logged.model_id,
                 ),
-                python_model=str(Path(__file__).with_name("mlflow_model.py")),
+                python_model=str(Path(__file__).with_name(script)),
                 artifacts={"saved_model": str(saved_model)},
-                signature=signature,
-                input_example=example,
+                signature=ModelSignature(specs, Schema([output.spec()])),
+                input_example={example.name: example.array for example in inputs},
                 pip_requirements=[
                     f"{package}=={version(package)}"
                     for package in ("mlflow", "numpy", "tensorflow")
@@ -472,17 +498,19 @@ def _is_number(value):
     return True
 
 
-def _first(array):
-    """Returns a copy of an array's first element along its first two axes, which stay."""
-    array = np.asarray(array)
-    return array[(slice(1),) * min(array.ndim, 2)].copy()
+class _Example:
+    """A copy of an input's or output's first element along the axes that may vary in size."""
 
+    def __init__(self, name, array, free=2):
+        array = np.asarray(array)
+        self.name, self.free = name, min(array.ndim, free)
+        self.array = array[(slice(1),) * self.free].copy()
 
-def _tensor_spec(array, name=None):
-    from mlflow.types import TensorSpec
+    def spec(self):
+        from mlflow.types import TensorSpec
 
-    free = min(array.ndim, 2)
-    return TensorSpec(array.dtype, (*[-1] * free, *array.shape[free:]), name)
+        shape = (*[-1] * self.free, *self.array.shape[self.free :])
+        return TensorSpec(self.array.dtype, shape, self.name)
 
 
 def _is_not_ours(record):

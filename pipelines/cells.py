@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from pipelines import code_digest
 from pipelines import params as parameters
 
 if TYPE_CHECKING:
@@ -92,9 +93,14 @@ class Cell:
 
     @property
     def checkpoints(self) -> Path:
-        """Where training keeps checkpoints; another configuration has another directory."""
-        digest = parameters.digest(self.config)
-        return Path("checkpoints") / self.domain / self.scale / f"{self.run_name}-{digest}"
+        """Where training keeps checkpoints."""
+        return Path("checkpoints") / self.domain / self.scale / f"{self.run_name}-{self.identity}"
+
+    @property
+    def identity(self) -> str:
+        """A digest of all that decides the trained weights, the code included."""
+        code = code_digest.digest(f"train_{self.domain}")
+        return parameters.digest(self.config | {"code": code})
 
     @property
     def exported(self) -> Path:
@@ -148,11 +154,11 @@ class Cell:
         """
         from mmaml_tf.tracking import Tracker
 
-        # Another configuration is another run, and so is another scale.
+        # Another configuration or other code is another run, and so is another scale.
         return Tracker(
             experiment=f"{self.domain}-{self.scale}",
             run_name=self.run_name,
-            key=f"{self.run_name}-{parameters.digest(self.config)}",
+            key=f"{self.run_name}-{self.identity}",
             params=self.config,
             tags={"method": self.settings["method"], "cell": self.name, f"stage.{stage}": "run"},
         )

@@ -145,8 +145,9 @@ def cell(params: dict, scale: str, name: str, seed: int) -> ImageCell:
     schedule |= {"iterations": iterations[protocol], "batch": batch}
     found = mode_set_file(scale, mode_set)
     if not found.is_file():
+        stage = parameters.stage("classification", f"mode_sets@{scale}")
         raise SystemExit(
-            f"{found} is missing; `dvc repro mode_sets@{scale}` finds out which images there are."
+            f"{found} is missing; `dvc repro {stage}` finds out which images there are."
         )
     images = json.loads(found.read_text())
     settings |= {"modes": list(images["modes"])}

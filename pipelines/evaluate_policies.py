@@ -1,6 +1,9 @@
 """Evaluates one cell of the reinforcement-learning table on the held-out goals."""
 
 import json
+import tempfile
+
+import numpy as np
 
 from pipelines import params as parameters
 
@@ -13,8 +16,6 @@ def main() -> None:
     arguments = parameters.cell_arguments(__doc__, "reinforcement")
     params = parameters.load()
     parameters.check_cell(params, arguments)
-
-    import numpy as np
 
     from mmaml_tf.rl.evaluation import evaluate
     from pipelines import cells
@@ -61,7 +62,7 @@ def main() -> None:
         "modes": {mode: _estimates(result.report, mode) for mode in result.report.modes},
     }
     cell.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
-    _track(cell, held_out, metrics)
+    _track(cell, learner, held_out, metrics)
 
 
 def environment_steps(cell) -> int:
@@ -79,13 +80,28 @@ def _estimates(report, mode):
     }
 
 
-def _track(cell, held_out, metrics):
-    """Sends the metrics to the cell's tracked run."""
-    with cell.tracker("evaluate") as tracker:
+def _track(cell, learner, held_out, metrics):
+    """Sends the metrics and the exported policy to the cell's tracked run."""
+    with tempfile.TemporaryDirectory() as folder, cell.tracker("evaluate") as tracker:
         tracker.log_summary(metrics)
         tracker.log_dataset("held-out goals", held_out.digest(), cell.tasks().config())
+        learner.export(f"{folder}/model")
+        goals = next(held_out.batches(1))
+        tracker.log_policy(f"{folder}/model", example=_example(cell, learner, goals))
         if cell.history.exists():
             tracker.log_artifact(cell.history)
+
+
+def _example(cell, learner, goals):
+    """Returns rollouts for every inner step of one task, and an observation to act on."""
+    # A rollout is enough to tell the types and shapes.
+    stages = learner.stages(goals, rollouts=cell.rollouts(1))
+    sampled = [stage.trajectories for stage in stages]
+    example = {
+        name: np.stack([getattr(trajectories, name).numpy() for trajectories in sampled], 1)[:, :-1]
+        for name in ("observations", "actions", "rewards")
+    }
+    return example | {"acting_on": sampled[-1].observations.numpy()[:, 0, :1]}
 
 
 if __name__ == "__main__":

@@ -33,6 +33,9 @@ def load(path: str | Path = "params.yaml") -> dict:
         raise ParameterError(f"scale is {params['scale']!r}; expected one of {SCALES}.")
     if not isinstance(get(params, "threads"), int) or params["threads"] < 1:
         raise ParameterError(f"threads is {params['threads']!r}; expected a positive number.")
+    seeds = get(params, "seeds")
+    if not (isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds)):
+        raise ParameterError(f"seeds is {seeds!r}; expected a list of whole numbers.")
     return params
 
 
@@ -59,12 +62,27 @@ def regression_scale(params: dict, scale: str) -> dict:
         "particles",
     ):
         _positive(f"scales.{scale}.regression.{name}", get(settings, name))
+    for name in ("iterations", "member_iterations"):
+        _whole_windows(f"scales.{scale}.regression.{name}", settings[name], settings)
+    _inner_steps("regression.evaluation.curve", [get(params, "regression.evaluation.curve")])
     return settings
 
 
 def _positive(name, value):
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ParameterError(f"{name} is {value!r}; expected a positive whole number.")
+
+
+def _whole_windows(name, value, settings):
+    if value % settings["log_every"]:
+        raise ParameterError(
+            f"{name} is {value}; expected a multiple of log_every, {settings['log_every']}."
+        )
+
+
+def _inner_steps(name, values):
+    if not all(type(value) is int and value >= 0 for value in values):
+        raise ParameterError(f"{name} is {values}; expected numbers of inner steps, from 0.")
 
 
 def regression_cell(params: dict, cell: str) -> dict:
@@ -79,6 +97,12 @@ def regression_cell(params: dict, cell: str) -> dict:
         )
     for required in ("method", "modes"):
         get(own, required)
+    evaluated = get(params, "regression.evaluation.modes")
+    if absent := sorted(set(own["modes"]) - set(evaluated)):
+        raise ParameterError(
+            f"regression.cells.{cell} has modes {absent} that regression.evaluation.modes, "
+            f"{evaluated}, lacks; name them there."
+        )
     return defaults | own
 
 
@@ -102,6 +126,10 @@ def classification_scale(params: dict, scale: str) -> dict:
     for protocol in get(params, "classification.protocols"):
         for name in ("iterations", "member_iterations", "batch"):
             _positive(f"{where}.{name}.{protocol}", get(settings, f"{name}.{protocol}"))
+            if name != "batch":
+                _whole_windows(f"{where}.{name}.{protocol}", settings[name][protocol], settings)
+    _whole_windows(f"{where}.validation_every", settings["validation_every"], settings)
+    _inner_steps("classification.evaluation.curve", get(params, "classification.evaluation.curve"))
     return settings
 
 
@@ -144,6 +172,10 @@ def reinforcement_scale(params: dict, scale: str) -> dict:
     for environment in get(params, "reinforcement.environments"):
         for name in ("iterations", "member_iterations", "tasks_per_mode", "evaluation_rollouts"):
             _positive(f"{where}.{name}.{environment}", get(settings, f"{name}.{environment}"))
+            if name.endswith("iterations"):
+                _whole_windows(
+                    f"{where}.{name}.{environment}", settings[name][environment], settings
+                )
         rate = get(settings, f"outer_learning_rate.{environment}")
         if not isinstance(rate, int | float) or not rate > 0:
             raise ParameterError(
@@ -180,6 +212,11 @@ def reinforcement_cell(params: dict, name: str) -> dict:
         )
     get(own, "method")
     return defaults | own
+
+
+def stage(domain: str, name: str) -> str:
+    """Returns what `dvc repro` calls a stage of a table."""
+    return name if domain == "regression" else f"stages/{domain}/dvc.yaml:{name}"
 
 
 def digest(config: dict) -> str:

@@ -148,6 +148,7 @@ REINFORCEMENT = {
 
 #: iterations of the published policies by environment
 POLICY_ITERATIONS = {"point_mass": 401, "reacher": 501, "ant": 1001}
+POLICY_OUTER_LEARNING_RATES = {"point_mass": 5e-5, "reacher": 1e-3, "ant": 1e-3}
 
 REINFORCEMENT_PROTOCOL = (
     "Published protocol: in each iteration 40 tasks, each with 20 rollouts before and after every "
@@ -169,8 +170,8 @@ REINFORCEMENT_DIFFERENCES = (
     "The published reacher with 6 modes draws goals of two of them only. Here it draws all six.",
     "There is no published script for Multi-ProMP. That its values are equal for 2 and 4 modes of "
     "the point mass and for all sets of the reacher suggests one policy whose value was used for "
-    "all modes by symmetry. Here it is one ProMP for each mode, trained alone and chosen by the "
-    "true mode of a task.",
+    "all modes by symmetry; the reacher, whose arm starts along one axis, has none. Here it is one "
+    "ProMP for each mode, trained alone and chosen by the true mode of a task.",
     "Here MuJoCo is a current version and the ant Gymnasium's model; the published runs used older "
     "ones.",
 )

@@ -32,7 +32,8 @@ class Files(report_inputs.Files):
         """Returns the stage that makes each missing input; without cells, of the mode sets."""
         trained = parameters.get(params, "classification.trained")
         names = [*trained["mode_sets"], *trained["members"]]
-        stages = {self.modes(name): f"mode_sets@{self.scale}" for name in names}
+        mode_sets = parameters.stage(self.domain, f"mode_sets@{self.scale}")
+        stages = {self.modes(name): mode_sets for name in names}
         for cell in cells:
             suffix = "image_members" if cell.members else "images"
             for name in cell.trained:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines import params as parameters
+
 #: stands for each member's own number of inner steps where members with different ones are joined
 OWN_STEPS = -1
 
@@ -23,6 +25,7 @@ class Files:
     """
 
     def __init__(self, domain: str, scale: str):
+        self.domain = domain
         self.scale = scale
         self.models = Path("models", scale, domain)
         self.results = Path("results", scale, domain)
@@ -47,8 +50,9 @@ class Files:
         stages = {}
         for seed in seeds:
             where = f"{suffix}@{self.scale}-{name}-{seed}"
-            stages |= dict.fromkeys(self.evaluated(name, seed), f"evaluate_{where}")
-            stages[self.history(name, seed)] = f"train_{where}"
+            evaluate = parameters.stage(self.domain, f"evaluate_{where}")
+            stages |= dict.fromkeys(self.evaluated(name, seed), evaluate)
+            stages[self.history(name, seed)] = parameters.stage(self.domain, f"train_{where}")
         return stages
 
     def read(self, name: str, seed: int) -> tuple[dict, dict] | None:

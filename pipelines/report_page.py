@@ -1,4 +1,4 @@
-"""Stage `report`: joins the domains' sections into one page that needs no other file.
+"""Stage `page`: joins the domains' sections into one page that needs no other file.
 
 A domain writes `results/<scale>/<domain>/section.html` with `write_domain`; its pictures stay
 files beside it, named relative to it, and are embedded when the page is put together. The figure

@@ -114,10 +114,16 @@ def _amounts(amounts):
 
 def deviation_notes(results: Results) -> list[str]:
     """Returns what differs from the published protocol, or may differ."""
-    del results
+    rates = results.schedule["outer_learning_rate"]
+    differing = [
+        f"{rates[name]:g} for the {environment_title(name)} (published: {rate:g})"
+        for name, rate in published.POLICY_OUTER_LEARNING_RATES.items()
+        if name in results.environments and rates[name] != rate
+    ]
     return [
         published.SOURCE,
         published.REINFORCEMENT_PROTOCOL,
+        *([f"The outer learning rate is {', '.join(differing)}."] if differing else []),
         published.REINFORCEMENT_UNKNOWN,
         *published.REINFORCEMENT_DIFFERENCES,
     ]

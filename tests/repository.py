@@ -51,11 +51,14 @@ class Repository:
             check=True,
         )
         for name in listed.stdout.splitlines():
-            if (ROOT / name).is_file() and name != "dvc.lock":
+            if (ROOT / name).is_file() and Path(name).name != "dvc.lock":
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, path / name)
         self.edit(change)
         self.edit(lambda pipeline: _keep(pipeline, domain, without), "dvc.yaml")
+        for other in (path / "stages").iterdir():
+            if other.name != domain:
+                shutil.rmtree(other)
         for command in (
             ["init", "--quiet"],
             ["add", "--all"],
@@ -74,12 +77,25 @@ class Repository:
         """Runs dvc repro; returns the names of the stages that it ran."""
         output = run(self, "dvc", "repro", *arguments)
         marker = "Running stage '"
-        return [line.split("'")[1] for line in output.splitlines() if line.startswith(marker)]
+        ran = [line.split("'")[1] for line in output.splitlines() if line.startswith(marker)]
+        return [name.rpartition(":")[2] for name in ran]
+
+
+def stages():
+    """Returns the stages of all files by name."""
+    files = [ROOT / "dvc.yaml", *ROOT.glob("stages/*/dvc.yaml")]
+    return {
+        name: stage
+        for file in files
+        for name, stage in yaml.safe_load(file.read_text())["stages"].items()
+    }
 
 
 def _keep(pipeline, domain, without):
     """Leaves one table's stages in dvc.yaml, and the page, which then shows that table alone."""
-    kept = {name for name in pipeline["stages"] if _domain(name) == domain} - set(without)
+    kept = {"code"} | {name for name in pipeline["stages"] if _domain(name) == domain} - set(
+        without
+    )
     page = pipeline["stages"]["page"]
     page["deps"] = [dep for dep in page["deps"] if f"/{domain}/" in dep or dep.startswith("pipe")]
     if any(dep.startswith("results") for dep in page["deps"]):

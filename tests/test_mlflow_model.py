@@ -1,6 +1,7 @@
 """An exported classifier as an MLflow pyfunc."""
 
 import images
+import logged_models
 import mlflow
 import numpy as np
 import pytest
@@ -47,18 +48,14 @@ def test_a_logged_classifier_predicts_other_sizes_of_a_task(exported, tmp_path):
     with Tracker("images", "run", "key", uri=uri) as tracker:
         prediction = expected(learner, example).numpy()
         tracker.log_model(path, example=example, prediction=prediction)
-    client = mlflow.MlflowClient(uri)
-    (run,) = client.search_runs([client.get_experiment_by_name("images").experiment_id])
-    (output,) = run.outputs.model_outputs
-    logged = mlflow.pyfunc.load_model(client.get_logged_model(output.model_id).artifact_location)
-    specs = {spec.name: (spec.type.name, spec.shape) for spec in logged.metadata.signature.inputs}
+    logged, specs = logged_models.load(uri, "images")
     pictures = ("float32", (-1, -1, 8, 8, 3))
     assert specs == {
         "support_x": pictures,
         "support_y": ("int32", (-1, -1)),
         "query_x": pictures,
+        "output": ("float32", (-1, -1, 3)),
     }
-    assert [spec.shape for spec in logged.metadata.signature.outputs] == [(-1, -1, 3)]
     for given in (inputs(3, support=2, queries=4), inputs(2, ways=2)):
         found = logged.predict(given)
         np.testing.assert_allclose(found, expected(learner, given), rtol=1e-4, atol=1e-5)

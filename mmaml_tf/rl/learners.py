@@ -316,6 +316,9 @@ class PolicyLearner(MetaLearner):
 
     def train_step(self, goals: Goals):
         """Samples, adapts and takes the outer steps of a batch of tasks; called by `fit`."""
+        if goals.origin is None:
+            # Goals of one's own: every step is to have other rollouts.
+            goals = goals._replace(origin=np.int64([0, self.optimizer.iterations]))
         try:
             stages = list(self.stages(goals))
         except NonFiniteActionsError as error:

@@ -152,7 +152,7 @@ class Rollouts:
         @tf.function(autograph=False)
         def collect(time_step, weights, modulation, seed):
             # One draw for all steps costs less than one at each.
-            noise = tf.random.stateless_normal(shape, seed)
+            noise = tf.random.stateless_normal(shape, seed, alg="philox")
             actor = TaskPolicy(policy, weights, modulation, noise, environment)
             steps = envs.horizon * envs.size
             driver = DynamicStepDriver(environment, actor, [recorder], num_steps=steps)

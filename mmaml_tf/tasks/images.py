@@ -20,13 +20,6 @@ from mmaml_tf.tasks.class_splits import ClassSplit, class_split
 if TYPE_CHECKING:
     from mmaml_tf.datasets import PreparedImages
 
-# The published mode sets.
-MODE_SETS = {
-    2: ("omniglot", "mini_imagenet"),
-    3: ("omniglot", "mini_imagenet", "fc100"),
-    5: ("omniglot", "mini_imagenet", "fc100", "cub", "aircraft"),
-}
-
 #: modes whose classes are rotated by a random quarter turn, a new one in each task
 ROTATED = ("omniglot",)
 

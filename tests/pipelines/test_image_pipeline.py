@@ -112,7 +112,8 @@ def test_a_second_repro_only_looks_for_images(reproduced):
 
 def test_images_that_arrive_are_noticed(reproduced):
     fc100(reproduced.data / "cifar-100-python")
-    ran = reproduced.stages_run("evaluate_images@smoke-film-2-5w1s-0")
+    stage = "stages/classification/dvc.yaml:evaluate_images@smoke-film-2-5w1s-0"
+    ran = reproduced.stages_run(stage)
     assert ran == [
         "scan_images@smoke",
         "prepare_images@smoke-fc100",
@@ -127,6 +128,8 @@ def test_images_that_arrive_are_noticed(reproduced):
 def test_a_mode_asked_for_by_name_must_be_there(reproduced):
     reproduced.edit(lambda p: p["classification"].update(missing="error"))
     reproduced.edit(lambda p: p["classification"]["mode_sets"].update({"2": ["omniglot"]}))
-    output = run(reproduced, "dvc", "repro", "mode_sets@smoke", check=False)
+    output = run(
+        reproduced, "dvc", "repro", "stages/classification/dvc.yaml:mode_sets@smoke", check=False
+    )
     assert "mode 'omniglot' has no images" in output
     assert "images_background.zip" in output

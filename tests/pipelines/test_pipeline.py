@@ -39,7 +39,7 @@ def reproduced(repository):
 
 
 def test_repro_runs_every_stage_and_writes_the_results(reproduced):
-    expected = {"prepare@smoke", "evaluate_multi_maml_2@smoke-multi_maml_2-0"}
+    expected = {"code", "prepare@smoke", "evaluate_multi_maml_2@smoke-multi_maml_2-0"}
     expected |= {f"train@smoke-{cell}-0" for cell in CELLS}
     expected |= {f"evaluate@smoke-{row}-0" for row in ROWS if row != "multi_maml_2"}
     expected |= {"export@smoke-film_2-0", "report_regression@smoke", "page@smoke"}
@@ -117,6 +117,26 @@ def test_a_changed_cell_reruns_that_cell_and_the_report_alone(reproduced):
     ]
 
 
+def test_changed_code_trains_anew_what_depends_on_it(reproduced):
+    """A finished run's checkpoint is not taken for the result of other code."""
+    stage, checkpoints = "train@smoke-lstm_2-0", reproduced.path / "checkpoints/regression/smoke"
+    weights = reproduced.path / "models/smoke/regression/lstm_2-0.npz"
+    before, known = weights.read_bytes(), set(checkpoints.iterdir())
+    with open(reproduced.path / "mmaml_tf/tracking.py", "a") as file:
+        file.write("# decides no number\n")
+    assert reproduced.stages_run(stage) == ["code"]
+    cells = reproduced.path / "pipelines/regression.py"
+    code = cells.read_text()
+    cells.write_text(code.replace("derive_seed(self.seed, 1)", "derive_seed(self.seed, 9)"))
+    assert reproduced.stages_run(stage) == ["code", stage]
+    assert weights.read_bytes() != before
+    (new,) = set(checkpoints.iterdir()) - known
+    cells.write_text(code)
+    assert reproduced.stages_run(stage) == ["code", stage]
+    assert weights.read_bytes() == before
+    assert set(checkpoints.iterdir()) == known | {new}
+
+
 def test_another_scale_leaves_these_results_alone(reproduced):
     reproduced.edit(lambda p: p.update(scale="laptop"))
     try:
@@ -171,6 +191,19 @@ def test_a_killed_stage_goes_on_where_it_was(reproduced):
     [
         (lambda p: p.update(scale="huge"), "scale is 'huge'"),
         (lambda p: p.pop("threads"), "'threads' is missing"),
+        (lambda p: p.update(seeds=0), "seeds is 0; expected a list of whole numbers"),
+        (
+            lambda p: p["scales"]["smoke"]["regression"].update(iterations=25),
+            "smoke.regression.iterations is 25; expected a multiple of log_every, 10",
+        ),
+        (
+            lambda p: p["regression"]["evaluation"].update(curve=-1),
+            "expected numbers of inner steps",
+        ),
+        (
+            lambda p: p["regression"]["evaluation"].update(modes=["sinusoid"]),
+            "has modes ['linear'] that regression.evaluation.modes",
+        ),
         (lambda p: p["regression"]["cells"]["maml_2"].pop("modes"), "'modes' is missing"),
         (lambda p: p["regression"]["cells"]["maml_2"].update(step=3), r"unknown settings ['step']"),
         (

@@ -44,6 +44,7 @@ def metrics(repository, cell):
 
 def test_every_stage_runs_and_writes_its_results(reproduced):
     assert set(reproduced.first) == {
+        "code",
         "train_policies@smoke-mmaml-point_mass-2-0",
         "train_policy_members@smoke-single-point_mass-deg45-0",
         "evaluate_policies@smoke-mmaml-point_mass-2-0",
@@ -77,6 +78,8 @@ def test_the_runs_are_tracked_with_a_row_an_iteration(reproduced):
     assert len(runs) == 2
     history = client.get_metric_history(runs[0].info.run_id, "return_after_1")
     assert [point.step for point in history] == [1, 2]
+    models = [run.outputs.model_outputs[0].model_id for run in runs]
+    assert [client.get_logged_model(model).status for model in models] == ["READY"] * 2
 
 
 def test_a_second_repro_does_nothing(reproduced):

@@ -4,8 +4,8 @@ import json
 import numpy as np
 import pytest
 import reports
-import yaml
-from reports import PARAMS, estimate, markdown_tables, rows_of
+from reports import estimate, markdown_tables, rows_of
+from repository import stages
 
 from mmaml_tf.tasks import class_split
 from pipelines import embedding_maps, report_images, report_images_inputs, report_page
@@ -292,13 +292,15 @@ def test_a_missing_input_is_named_with_its_stage(small, monkeypatch):
     with pytest.raises(SystemExit) as error:
         run(monkeypatch)
     assert str(inputs.models / "evaluation/single-omniglot-5w1s-0.npz") in str(error.value)
-    assert "dvc repro evaluate_image_members@laptop-single-omniglot-5w1s-0`" in str(error.value)
+    stages_file = "stages/classification/dvc.yaml"
+    stage = f"{stages_file}:evaluate_image_members@laptop-single-omniglot-5w1s-0"
+    assert f"dvc repro {stage}`" in str(error.value)
     assert "--partial" in str(error.value)
     (inputs.results / "history/maml-2-5w1s-0.csv").unlink()
     with pytest.raises(SystemExit, match=r"train_images@laptop-maml-2-5w1s-0`\. 1 more"):
         run(monkeypatch)
     (inputs.models / "modes/2.json").unlink()
-    with pytest.raises(SystemExit, match="dvc repro mode_sets@laptop`"):
+    with pytest.raises(SystemExit, match=f"dvc repro {stages_file}:mode_sets@laptop`"):
         run(monkeypatch, "--partial")
 
 
@@ -311,9 +313,8 @@ def test_stages_that_make_inputs_exist(small):
     files = report_images_inputs.Files("laptop")
     cells = report_images_inputs.table_cells(inputs.params, files)
     missing = files.missing(inputs.params, cells).values()
-    stages = yaml.safe_load((PARAMS.parent / "dvc.yaml").read_text())["stages"]
-    names = {stage.partition("@")[0] for stage in missing}
-    assert names <= set(stages) and len(names) == 4
+    names = {stage.rpartition(":")[2].partition("@")[0] for stage in missing}
+    assert names <= set(stages()) and len(names) == 4
 
 
 def test_partial_reports_what_there_is_and_twice_the_same(tmp_path, monkeypatch):

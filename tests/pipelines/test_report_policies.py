@@ -6,6 +6,7 @@ import pytest
 import reports
 import yaml
 from reports import PARAMS, estimate, markdown_tables, rows_of
+from repository import stages
 
 from mmaml_tf.rl.goals import GoalTasks
 from pipelines import policy_frames, report_page, report_policies, report_policies_inputs
@@ -336,7 +337,8 @@ def test_a_missing_input_is_named_with_its_stage(small, monkeypatch):
     with pytest.raises(SystemExit, match="--partial") as error:
         run(monkeypatch)
     assert str(path) in str(error.value)
-    assert "dvc repro evaluate_policy_members@laptop-single-reacher-deg45-0`" in str(error.value)
+    stage = "evaluate_policy_members@laptop-single-reacher-deg45-0"
+    assert f"dvc repro stages/reinforcement/dvc.yaml:{stage}`" in str(error.value)
     (inputs.results / "history/promp-reacher-2-0.csv").unlink()
     with pytest.raises(SystemExit, match=r"train_policies@laptop-promp-reacher-2-0`\. 1 more"):
         run(monkeypatch)
@@ -347,9 +349,8 @@ def test_stages_that_make_inputs_exist(tmp_path, monkeypatch):
     params = yaml.safe_load(PARAMS.read_text())
     files = report_policies_inputs.Files("laptop")
     missing = files.missing(params, report_policies_inputs.table_cells(params))
-    names = {stage.partition("@")[0] for stage in missing.values()}
-    stages = yaml.safe_load((PARAMS.parent / "dvc.yaml").read_text())["stages"]
-    assert names <= set(stages) and len(names) == 4
+    names = {stage.rpartition(":")[2].partition("@")[0] for stage in missing.values()}
+    assert names <= set(stages()) and len(names) == 4
     # 16 models of all modes, 24 members, 3 files each.
     assert len(missing) == 3 * (16 + 24)
 

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from policies import GOALS, dataset
 
+import mmaml_tf as mm
 from mmaml_tf import rl
 from mmaml_tf.rl.evaluation import evaluate
 
@@ -316,3 +317,21 @@ def test_evaluation_on_held_out_goals(record, recipe):
 def test_unstable_rollouts_are_counted_once_a_stage():
     learner = policies.ready("ProMP", env_kwargs={"unstable_at": 1})
     assert evaluate(learner, policies.TASKS, tasks_per_mode=2, steps=2).unstable == 3
+
+
+def test_goals_without_origin_get_other_rollouts_every_step(record):
+    learner = policies.ready("ProMP")
+    calls = record(learner)
+    for _ in range(2):
+        learner.train_step(GOALS._replace(origin=None))
+    assert len({call[2] for call in calls}) == 4
+
+
+def test_heads_start_as_parts_of_one_xavier_layer():
+    modulation = mm.modulation.FiLM(shift=False, xavier=True, seed=0)
+    modulation.build_for(64, (64, 64))
+    bound = (6 / (64 + 128)) ** 0.5
+    for head in modulation.heads.values():
+        largest = np.abs(head.kernel.numpy()).max()
+        assert 0.98 * bound < largest <= bound
+        np.testing.assert_array_equal(head.bias, np.zeros(64))
