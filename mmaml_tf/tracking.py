@@ -156,7 +156,8 @@ class Tracker:
             example: the endpoint's inputs by name, [T, K, ...], [T, Q, ...] or [T]. Their types
                 and their sizes after the first two axes become the signature; the first points of
                 the first task become the model's input example.
-            prediction: the endpoint's result for them, [T, Q, ...].
+            prediction: an array like the endpoint's result, [T, Q, ...]; of it only the type and
+                the sizes after the first two axes count.
         """
         inputs = [_Example(key, array) for key, array in example.items()]
         self._log_model(saved_model, "mlflow_model.py", name, inputs, prediction)

@@ -221,6 +221,9 @@ class PolicyLearner(MetaLearner):
 
     def prepare_experience(self, trajectories, weights, modulation):
         """See `experience`; the parameters' parts are given apart, as graphs take them."""
+        # Where rewards are costs, breaking early would look like success: it counts nowhere.
+        whole = tf.reduce_min(trajectories.mask, axis=-1, keepdims=True)
+        trajectories = trajectories._replace(mask=trajectories.mask * whole)
         observations, actions, rewards, mask = trajectories
         rewards = rewards * mask
         returns = advantages_lib.discounted_sums(rewards, self.discount)

@@ -18,7 +18,7 @@ class Trajectories(NamedTuple):
             bounds.
         rewards: `[T, R, L]`.
         mask: `[T, R, L]`, 1 while an environment was stable, 0 from then on. Steps with 0 take
-            part in no loss and no return.
+            part in no return, and rollouts that have some in no loss.
     """
 
     observations: Any

@@ -87,6 +87,8 @@ def test_experience_is_what_a_task_did_and_its_normalised_advantages():
     parameters = learner.adapt(given)
     found = learner.experience(given, parameters)
     observations, actions, rewards, mask = (np.float64(part) for part in given)
+    assert mask[0, 1].sum() == 10
+    mask[0, 1] = 0  # a rollout that broke counts nowhere, or it would pay to break
     for task in range(3):
         returns, x, counts = np.zeros((4, 20)), [], mask[task].ravel() == 1
         for r, t in np.ndindex(4, 20):
