@@ -67,8 +67,6 @@ def main() -> None:
 
 def _track(cell, learner, held_out, metrics):
     """Sends the metrics and the exported model to the cell's tracked run."""
-    import tensorflow as tf
-
     with tempfile.TemporaryDirectory() as folder, cell.tracker("evaluate") as tracker:
         tracker.log_summary(metrics)
         tracker.log_dataset("held-out tasks", held_out.digest(), held_out.tasks.config())
@@ -76,9 +74,8 @@ def _track(cell, learner, held_out, metrics):
         task, _ = next(held_out.batches(1))
         query_x = task.query_x[:, :1]  # one is enough to tell the types and shapes
         example = {"support_x": task.support_x, "support_y": task.support_y, "query_x": query_x}
-        model = tf.saved_model.load(f"{folder}/model")
-        prediction = model.adapt_and_predict(*example.values()).numpy()
-        tracker.log_model(f"{folder}/model", example=example, prediction=prediction)
+        probabilities = np.zeros([1, 1, cell.settings["ways"]], np.float32)
+        tracker.log_model(f"{folder}/model", example=example, prediction=probabilities)
         if cell.history.exists():
             tracker.log_artifact(cell.history)
 

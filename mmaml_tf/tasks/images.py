@@ -313,7 +313,9 @@ class HeldOutImages:
         for name in self.modes:
             images = self.tasks.ways_of(name) * (self.tasks.support + self.tasks.queries)
             pixels = images * math.prod(self.tasks.image_shape[:2])
-            per_batch = size or max(1, _PIXELS_AT_ONCE // pixels)
+            at_once = size or max(1, _PIXELS_AT_ONCE // pixels)
+            # Even batches, since a learner is traced for each size.
+            per_batch = math.ceil(self.tasks_per_mode / math.ceil(self.tasks_per_mode / at_once))
             for start in range(0, self.tasks_per_mode, per_batch):
                 stop = min(start + per_batch, self.tasks_per_mode)
                 draws = [(name, self._draw(name, i)) for i in range(start, stop)]
