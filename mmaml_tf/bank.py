@@ -45,10 +45,25 @@ class Bank(MetaLearner):
         Args:
             learners: built learners that share network architecture and all settings.
             modes: the mode each was trained on.
+
+        Raises:
+            ValueError: for no learners, another number than of modes, or other settings.
         """
+        if not learners:
+            raise ValueError(f"{cls.__name__} needs at least one learner; none was given.")
         first = learners[0]
-        parts = ("network", "inner_loop", "encoder", "modulation", "modes", "name")
-        settings = {k: v for k, v in first.get_config().items() if k not in parts}
+        parts = ("network", "encoder", "modulation", "modes", "name")
+        settings, *others = (
+            {k: v for k, v in learner.get_config().items() if k not in parts}
+            for learner in learners
+        )
+        for other in others:
+            if differing := sorted(k for k in settings if settings[k] != other.get(k)):
+                raise ValueError(
+                    f"the learners of a {cls.__name__} must share all settings; {differing} "
+                    "differ between the first and another."
+                )
+        del settings["inner_loop"]
         networks = [learner.network for learner in learners]
         bank = cls(networks, first.inner_loop, modes, **settings)
         bank.build(first.support_shapes)

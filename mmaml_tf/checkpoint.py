@@ -66,7 +66,7 @@ class Checkpoints:
         manifest = {
             "step": step,
             "config": self.config,
-            "versions": {"keras": keras.__version__, "tensorflow": tf.__version__},
+            "versions": _versions(),
             "sha256": {f.name: _sha256(f) for f in sorted(partial.iterdir())},
         }
         (partial / _MANIFEST).write_text(json.dumps({**manifest, "digest": _digest(manifest)}))
@@ -81,13 +81,15 @@ class Checkpoints:
     def restore(self) -> Checkpoint | None:
         """Reads the newest undamaged checkpoint; None when there is none.
 
+        Warns of damaged ones, and of one that other versions of Keras or TensorFlow wrote.
+
         Raises:
             CheckpointMismatchError: if it belongs to another configuration; the message names
                 what differs.
         """
         for directory in reversed(self._complete()):
             try:
-                checkpoint, config = _read(directory)
+                checkpoint, config, versions = _read(directory)
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 warnings.warn(
                     f"checkpoint {directory} is damaged ({error}); trying the one before it.",
@@ -99,6 +101,13 @@ class Checkpoints:
                 raise CheckpointMismatchError(
                     f"checkpoint {directory} was written with other parameters: "
                     f"{'; '.join(differing)}. Use another directory, or delete this one."
+                )
+            if versions != _versions():
+                warnings.warn(
+                    f"checkpoint {directory} was written with {versions}, and this is "
+                    f"{_versions()}: the run goes on, but need not end with the same bytes as one "
+                    "that was not interrupted.",
+                    stacklevel=2,
                 )
             return checkpoint
         return None
@@ -165,7 +174,12 @@ def _read(directory):
     with np.load(directory / "state.npz") as file:
         arrays = dict(file)
     history = json.loads((directory / "history.json").read_text())
-    return Checkpoint(manifest["step"], arrays, history), manifest["config"]
+    checkpoint = Checkpoint(manifest["step"], arrays, history)
+    return checkpoint, manifest["config"], manifest["versions"]
+
+
+def _versions():
+    return {"keras": keras.__version__, "tensorflow": tf.__version__}
 
 
 def _digest(manifest):

@@ -325,3 +325,11 @@ def test_a_state_of_another_recipe_is_refused():
     state = checkpoint.learner_state(factory.learner("MAML"))
     with pytest.raises(ValueError, match="does not fit the learner"):
         checkpoint.set_learner_state(factory.learner("MMAML"), state)
+
+
+def test_other_versions_are_warned_of(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, CONFIG)
+    save(checkpoints, 5)
+    assert_restores(checkpoints, 5)
+    monkeypatch.setattr(tf, "__version__", "9.9")
+    assert_restores(checkpoints, 5, warned=r"'tensorflow': '9\.9'.*need not end with the same")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import factory
 import numpy as np
+import policies
 import pytest
 import tensorflow as tf
 
@@ -31,6 +32,7 @@ def models(tmp_path_factory):
     for name, learner in learners.items():
         learner.export(folder / name)
     tf.saved_model.save(tf.Module(), str(folder / "foreign"))
+    policies.ready("ProMP").export(folder / "policy")
     (folder / "damaged").mkdir()
     (folder / "damaged" / "saved_model.pb").write_text("nothing of the kind")
     (folder / "empty").mkdir()
@@ -164,6 +166,7 @@ def test_a_directory_is_no_table(adapt):
     [
         ("nowhere", (), ["nowhere is no SavedModel"]),
         ("empty", (), ["empty is no SavedModel"]),
+        ("policy", (), ["policy is a policy", "drive_policy.py"]),
         ("foreign", (), ["foreign", "learner.export"]),
         ("damaged", (), ["damaged", "learner.export"]),
         ("MultiMAML", (), ["this model needs --mode"]),

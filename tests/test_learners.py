@@ -125,6 +125,16 @@ def test_a_bank_trains_like_its_members_apart():
         bank.adapt(x, y)
 
 
+def test_a_bank_joins_learners_of_the_same_settings_alone():
+    learners = [factory.learner("MAML") for _ in range(2)]
+    others = [learners[0], factory.learner("MAML", loop=mm.InnerLoop(4, 0.3))]
+    for given, message in (([], "at least one"), (others, r"\['inner_loop'\] differ")):
+        with pytest.raises(ValueError, match=message):
+            mm.MultiMAML.from_learners(given, factory.MODES)
+    with pytest.raises(ValueError, match="2 networks for 1 modes"):
+        mm.MultiMAML.from_learners(learners, factory.MODES[:1])
+
+
 def test_two_runs_of_one_seed_are_identical_and_two_seeds_are_not():
     tasks = mm.tasks.FunctionTasks(support=3, query=2)
 

@@ -52,6 +52,11 @@ def load(path: str) -> Exported:
         raise InputError(f"{path} is no SavedModel; learner.export(path) writes one.")
     try:
         loaded = tf.saved_model.load(path)
+        if hasattr(loaded, "act"):
+            raise InputError(
+                f"{path} is a policy, which acts in an environment; examples/drive_policy.py "
+                "shows how."
+            )
         signature = loaded.signatures["adapt_and_predict"]
         inputs = signature.structured_input_signature[1]
         (output,) = signature.structured_outputs.values()
