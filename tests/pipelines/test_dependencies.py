@@ -3,6 +3,7 @@
 import ast
 
 import pytest
+import yaml
 from repository import ROOT, stages
 
 from pipelines.code_digest import CODE, files
@@ -69,3 +70,16 @@ def test_stages_depend_on_the_digests_of_their_code(domain):
             assert found == {f"models/code/{part}_{domain}.json" for part in {"train", kind}}
             checked.append(name)
     assert len(checked) == {"regression": 6, "classification": 5, "reinforcement": 5}[domain]
+
+
+def test_dvc_has_a_record_of_every_committed_metric():
+    recorded = set()
+    for lock in (ROOT / "dvc.lock", *ROOT.glob("stages/*/dvc.lock")):
+        for stage in yaml.safe_load(lock.read_text())["stages"].values():
+            recorded |= {out["path"] for out in stage["outs"]}
+    metrics = {
+        path.relative_to(ROOT).as_posix() for path in ROOT.glob("results/*/*/metrics/*.json")
+    }
+    metrics = {path for path in metrics if not path.startswith("results/smoke/")}
+    assert len(metrics) > 100
+    assert sorted(metrics - recorded) == []
