@@ -112,7 +112,7 @@ class ImageEncoder(keras.layers.Layer):
     Each block is a 3×3 convolution of stride 2, batch normalisation with learned scale and shift
     by the statistics of the support set, and a ReLU. The mean over positions goes through a
     linear layer and a ReLU; the embedding is the mean over images, whatever their order (the
-    published classification encoder).
+    published classification encoder). Weights start uniform in ±1/sqrt(fan-in), as published.
 
     Args:
         filters: channels of each block.
@@ -147,14 +147,21 @@ class ImageEncoder(keras.layers.Layer):
         self.form = form
         self.seed = seed
         initializers = [
-            keras.initializers.GlorotUniform(layers.derive_seed(seed, i))
+            # Uniform in ±1/sqrt(fan-in).
+            keras.initializers.VarianceScaling(
+                1 / 3, "fan_in", "uniform", layers.derive_seed(seed, i)
+            )
             for i in range(len(self.filters) + 1)
         ]
+        bound = (self.filters[-1] + label_classes) ** -0.5
+        bias = keras.initializers.RandomUniform(
+            -bound, bound, layers.derive_seed(seed, len(self.filters) + 1)
+        )
         self.convolutions = [
             layers.Conv2D(size, initializer, dtype=self.dtype_policy)
             for size, initializer in zip(self.filters, initializers, strict=False)
         ]
-        self.dense = layers.Dense(units, initializers[-1], dtype=self.dtype_policy)
+        self.dense = layers.Dense(units, initializers[-1], bias, dtype=self.dtype_policy)
 
     @property
     def embedding_size(self) -> int:

@@ -215,20 +215,26 @@ class Dense(keras.layers.Layer):
 
     Args:
         units: size of the output.
-        initializer: Keras initializer of the kernel, or its name; biases start at 0.
+        initializer: Keras initializer of the kernel, or its name.
+        bias_initializer: the same of the bias.
     """
 
-    def __init__(self, units: int, initializer="glorot_uniform", **kwargs):
+    def __init__(
+        self, units: int, initializer="glorot_uniform", bias_initializer="zeros", **kwargs
+    ):
         super().__init__(**kwargs)
         self.units = units
         self.initializer = keras.initializers.get(initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
 
     def build(self, input_shape):
         """Creates the kernel `[in, units]` and the bias `[units]`."""
         self.kernel = self.add_weight(
             shape=(input_shape[-1], self.units), initializer=self.initializer, name="kernel"
         )
-        self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias")
+        self.bias = self.add_weight(
+            shape=(self.units,), initializer=self.bias_initializer, name="bias"
+        )
 
     def call(self, x):
         """Maps `[..., in]` to `[..., units]` with the layer's own weights."""
@@ -239,6 +245,7 @@ class Dense(keras.layers.Layer):
         return super().get_config() | {
             "units": self.units,
             "initializer": keras.initializers.serialize(self.initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
         }
 
 

@@ -125,6 +125,9 @@ class Cell:
         """Returns the cell's learner, compiled and built, with its initial weights."""
         raise NotImplementedError
 
+    def check_evaluation(self, params: dict) -> None:
+        """Raises what would stop the evaluation, which is only after training."""
+
     def validation(self) -> Validation | None:
         """Returns how training measures and selects weights, None for the last ones."""
         return None

@@ -59,6 +59,15 @@ class ImageCell(Cell):
             fewer_ways=split != "train",
         )
 
+    def held_out(self, params: dict, tasks_per_mode: int):
+        """Returns the tasks of the evaluation."""
+        seed = parameters.get(params, "classification.evaluation.seed")
+        return self.tasks("test").held_out(tasks_per_mode, seed)
+
+    def check_evaluation(self, params):
+        """See `Cell.check_evaluation`."""
+        next(self.held_out(params, 1).batches())
+
     def learner(self):
         """See `Cell.learner`."""
         import keras

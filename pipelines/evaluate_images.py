@@ -32,14 +32,14 @@ def main() -> None:
     cells.configure_tensorflow(params["threads"])
     settings = parameters.get(params, "classification.evaluation")
     learner = cell.trained_learner()
-    held_out = cell.tasks("test").held_out(cell.schedule["tasks_per_mode"], settings["seed"])
+    held_out = cell.held_out(params, cell.schedule["tasks_per_mode"])
     report = evaluation.evaluate(learner, held_out, curve=settings["curve"])
     print(f"{cell.run_name}\n{report}", flush=True)
 
     arrays = dict(report.measures)
     if learner.encoder is not None:
         count = min(_EMBEDDED_PER_MODE, cell.schedule["tasks_per_mode"])
-        embedded = cell.tasks("test").held_out(count, settings["seed"])
+        embedded = cell.held_out(params, count)
         arrays["embeddings"] = evaluation.task_embeddings(learner, embedded)
         arrays["embeddings_mode"] = embedded.mode
     np.savez(

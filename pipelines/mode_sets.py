@@ -30,6 +30,13 @@ def resolve(params: dict, statuses: dict[str, dict]) -> dict[str, dict]:
     for name, wanted in parameters.get(params, "classification.mode_sets").items():
         modes, replaced, left_out = {}, {}, []
         for mode in wanted:
+            for name_of in (mode, stand_ins.get(mode, mode)):
+                if name_of not in statuses:
+                    raise parameters.ParameterError(
+                        f"classification.mode_sets.{name} or classification.stand_ins names "
+                        f"{name_of!r}, which is none of classification.datasets, "
+                        f"{sorted(statuses)}."
+                    )
             chosen = mode
             if not statuses[mode]["available"] and policy == "stand_in":
                 chosen = stand_ins.get(mode, mode)

@@ -21,6 +21,7 @@ def main() -> None:
     from pipelines.progress import Progress
 
     cells.configure_tensorflow(params["threads"])
+    cell.check_evaluation(params)
     tasks, learner = cell.tasks(), cell.learner()
     iterations = cell.schedule["iterations"]
     with Progress(cell.run_name, iterations) as progress, cell.tracker("train") as tracker:

@@ -155,6 +155,18 @@ def test_published_initialisation():
         assert abs(array.std() - bound / np.sqrt(3)) < 0.05 * bound
 
 
+def test_published_initialisation_of_the_image_encoder():
+    encoder = mm.encoders.ImageEncoder((32, 64), units=128)
+    encoder.build((None, None, 28, 28, 3), (None, None))
+    for array, fan_in in (
+        (encoder.convolutions[1].kernel, 9 * 32),
+        (encoder.dense.kernel, 64),
+        (encoder.dense.bias, 64),
+    ):
+        bound = fan_in**-0.5
+        assert 0.97 * bound < np.abs(array).max() <= bound
+
+
 def test_layers_of_one_shape_start_differently_and_seeds_decide():
     network, same, other = (mm.networks.MLP(seed=seed) for seed in (0, 0, 1))
     for net in (network, same, other):

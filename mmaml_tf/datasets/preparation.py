@@ -72,6 +72,7 @@ def prepare(
         classes, sha256 = _write(dataset, located, partial, image_size, progress)
         about = {
             "format": FORMAT,
+            "code": _code(),
             "dataset": dataset.name,
             "image_size": image_size,
             "channels": dataset.channels,
@@ -87,10 +88,20 @@ def prepare(
 def _is_current(description, dataset, sources):
     try:
         about = json.loads(description.read_text(encoding="utf-8"))
-        stored = about["format"], about["channels"], about["sources"]["fingerprint"]
+        stored = (
+            about["format"], about["code"], about["channels"], about["sources"]["fingerprint"]
+        )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return stored == (FORMAT, dataset.channels, sources)
+    return stored == (FORMAT, _code(), dataset.channels, sources)
+
+
+def _code():
+    """Returns a digest of this package, which decides what pixels are prepared."""
+    sha256 = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        sha256.update(path.read_bytes())
+    return sha256.hexdigest()
 
 
 @contextmanager
