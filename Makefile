@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # DEVICE=gpu installs TensorFlow with the CUDA libraries.
 DEVICE ?= cpu
-# Processes that run the tests. A file's tests share fixtures and stay in one of them.
+# Processes that run the tests. A file's tests share fixtures and stay in one of them; files run in
+# order, since those with few tests, which would come last, are the long ones.
 WORKERS ?= 2
 LOCK := $(if $(filter gpu,$(DEVICE)),requirements-gpu.lock,requirements.lock)
 STAMP := $(VENV)/.installed-$(DEVICE)
@@ -37,7 +38,7 @@ reproduce: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dvc repro
 
 test: $(STAMP)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 demo: $(STAMP)
 	$(BIN)/python -m pipelines.demo
