@@ -34,6 +34,7 @@ class ImageCell(Cell):
         "log_every",
         "validation_every",
         "validation_tasks",
+        "xla",
     )
 
     @property
@@ -119,6 +120,7 @@ class ImageCell(Cell):
             keras.optimizers.Adam(s["outer_learning_rate"], epsilon=1e-8),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
+            jit_compile=self.schedule["xla"],
         )
         learner.build_for(self.tasks().sample(1, self.seed))
         return learner

@@ -73,6 +73,11 @@ def _positive(name, value):
         raise ParameterError(f"{name} is {value!r}; expected a positive whole number.")
 
 
+def _true_or_false(name, value):
+    if not isinstance(value, bool):
+        raise ParameterError(f"{name} is {value!r}; expected true or false.")
+
+
 def _whole_windows(name, value, settings):
     if value % settings["log_every"]:
         raise ParameterError(
@@ -129,6 +134,7 @@ def classification_scale(params: dict, scale: str) -> dict:
             if name != "batch":
                 _whole_windows(f"{where}.{name}.{protocol}", settings[name][protocol], settings)
     _whole_windows(f"{where}.validation_every", settings["validation_every"], settings)
+    _true_or_false(f"{where}.xla", get(settings, "xla"))
     _inner_steps("classification.evaluation.curve", get(params, "classification.evaluation.curve"))
     return settings
 
@@ -182,8 +188,7 @@ def reinforcement_scale(params: dict, scale: str) -> dict:
                 f"{where}.outer_learning_rate.{environment} is {rate!r}; expected a positive "
                 "number."
             )
-    if not isinstance(get(settings, "xla"), bool):
-        raise ParameterError(f"{where}.xla is {settings['xla']!r}; expected true or false.")
+    _true_or_false(f"{where}.xla", get(settings, "xla"))
     return settings
 
 
