@@ -76,6 +76,18 @@ def test_changed_sources_are_prepared_again(data):
     assert len(second.images_of("ULOG/character01")) == 4
 
 
+def test_other_code_prepares_again(data, monkeypatch):
+    prepared(data)
+    monkeypatch.setattr(module, "_code", lambda: "another digest")
+    written = []
+    write = module._write
+    monkeypatch.setattr(module, "_write", lambda *args: written.append(args) or write(*args))
+    prepared(data)
+    prepared(data)
+    assert len(written) == 1
+    assert about(data)["code"] == "another digest"
+
+
 def test_one_changed_byte_of_a_list_is_noticed(tmp_path):
     official_data.cub(tmp_path / "data", "folder")
     prepared(tmp_path, name="cub")

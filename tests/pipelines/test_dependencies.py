@@ -83,3 +83,17 @@ def test_dvc_has_a_record_of_every_committed_metric():
     metrics = {path for path in metrics if not path.startswith("results/smoke/")}
     assert len(metrics) > 100
     assert sorted(metrics - recorded) == []
+
+
+@pytest.mark.parametrize("domain", ["regression", "classification", "reinforcement"])
+def test_laptop_results_are_of_code_that_is_recorded(domain):
+    path = ROOT / ("dvc.lock" if domain == "regression" else f"stages/{domain}/dvc.lock")
+    trained = [
+        stage
+        for name, stage in yaml.safe_load(path.read_text())["stages"].items()
+        if name.startswith("train") and "@laptop" in name
+    ]
+    assert len(trained) > 10
+    for stage in trained:
+        digest = f"models/code/train_{domain}.json"
+        assert digest in {dep["path"] for dep in stage["deps"]}
