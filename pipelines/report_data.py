@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipelines import params as parameters
+from pipelines import report_inputs
 from pipelines.embedding_maps import Embeddings
 from pipelines.published import METHODS
+from pipelines.report_inputs import Ablation, find_ablations
 
 TARGETS = ("noisy", "noise_free")
 
@@ -93,24 +95,6 @@ class Cell(NamedTuple):
         return Summary.of([run.report.estimate(mode, steps, target) for run in self.runs])
 
 
-class Ablation(NamedTuple):
-    """A variant of a cell, evaluated on the same tasks as the cell itself.
-
-    Attributes:
-        name: the variant's name in params.yaml.
-        reference: the name of the cell it is a variant of.
-        changes: how the variant differs from that cell.
-        run: the variant's run.
-        reference_run: that of the cell, with the first seed.
-    """
-
-    name: str
-    reference: str
-    changes: str
-    run: Run
-    reference_run: Run
-
-
 class Results(NamedTuple):
     """Everything the report shows.
 
@@ -154,30 +138,14 @@ class Results(NamedTuple):
         return paired_differences(self.runs(kind, size), self.runs(reference, size), mode)
 
 
-class Files:
+class Files(report_inputs.Files):
     """Where the inputs of the report are, and which stage makes each."""
 
     def __init__(self, scale: str):
-        self.scale = scale
-        self.models = Path("models", scale, "regression")
-        self.results = Path("results", scale, "regression")
+        super().__init__("regression", scale)
         self.held_out = self.models / "held_out.npz"
         self.posterior = self.models / "bayes.npz"
         self.description = self.results / "held_out.json"
-
-    def evaluated(self, cell: Cell, seed: int) -> tuple[Path, Path]:
-        """Returns the arrays and the metrics of an evaluation."""
-        name = f"{cell.name}-{seed}"
-        return self.models / "evaluation" / f"{name}.npz", self.results / "metrics" / f"{name}.json"
-
-    def evaluated_seeds(self, name: str) -> list[int]:
-        """Returns the seeds that a cell was evaluated with."""
-        stems = (path.stem for path in (self.models / "evaluation").glob(f"{name}-*.npz"))
-        return sorted(int(stem.removeprefix(f"{name}-")) for stem in stems)
-
-    def history(self, name: str, seed: int) -> Path:
-        """Returns the training curve of a model."""
-        return self.results / "history" / f"{name}-{seed}.csv"
 
     def missing(self, params: dict, cells: Sequence[Cell]) -> dict[Path, str]:
         """Returns the stage that makes each missing input."""
@@ -187,7 +155,7 @@ class Files:
         for cell in cells:
             stage = "evaluate" if cell.name in alone else f"evaluate_{cell.name}"
             for seed in params["seeds"]:
-                for path in self.evaluated(cell, seed):
+                for path in self.evaluated(cell.name, seed):
                     stages[path] = f"{stage}@{self.scale}-{cell.name}-{seed}"
                 for name in cell.trained:
                     stages[self.history(name, seed)] = f"train@{self.scale}-{name}-{seed}"
@@ -251,42 +219,29 @@ def load(params: dict, files: Files, cells: Sequence[Cell]) -> Results:
         cells={(cell.kind, cell.size): cell for cell in filled},
         effective=effective,
         held_out=json.loads(files.description.read_text()),
-        ablations=[*_ablations(params, files)],
+        ablations=_ablations(params, files),
     )
 
 
 def _ablations(params, files):
-    """Yields the ablations of params.yaml that were evaluated, with every seed there is."""
-    first = params["seeds"][0]
-    for name, reference in parameters.get(params, "regression.ablations").items():
-        settings = parameters.regression_cell(params, name)
-        reference_settings = parameters.regression_cell(params, reference)
-        changes = [
-            f"{key}: {settings[key]} (not {reference_settings[key]})"
-            for key in settings
-            if settings[key] != reference_settings[key]
-        ]
-        reference_run = _run(files, _ablation_cell(reference, reference_settings), first)
-        for seed in files.evaluated_seeds(name):
-            run = _run(files, _ablation_cell(name, settings), seed)
-            if run and reference_run and (name, seed) != (reference, first):
-                changed = [*changes, *([f"seed: {seed} (not {first})"] if seed != first else [])]
-                yield Ablation(name, reference, ", ".join(changed), run, reference_run)
+    def settings(name):
+        return parameters.regression_cell(params, name)
 
+    def run(name, seed):
+        return _run(files, Cell(name, "ablation", tuple(settings(name)["modes"])), seed)
 
-def _ablation_cell(name, settings):
-    return Cell(name, "ablation", tuple(settings["modes"]))
+    variants = parameters.get(params, "regression.ablations")
+    return [*find_ablations(files, variants, params["seeds"], settings, run)]
 
 
 def _run(files, cell, seed):
     """Returns a cell's run with one seed, or None where it was not evaluated."""
     from mmaml_tf.evaluation import Report
 
-    arrays_path, metrics_path = files.evaluated(cell, seed)
-    if not (arrays_path.is_file() and metrics_path.is_file()):
+    found = files.read(cell.name, seed)
+    if found is None:
         return None
-    with np.load(arrays_path) as file:
-        arrays = dict(file)
+    arrays, metrics = found
     report = Report(
         {target: arrays[f"losses_{target}"] for target in TARGETS},
         arrays["mode"],
@@ -294,7 +249,6 @@ def _run(files, cell, seed):
         int(arrays["steps"]),
         curve=tuple(range(len(arrays["losses_noisy"]))),
     )
-    metrics = json.loads(metrics_path.read_text())
     paths = [files.history(name, seed) for name in cell.trained]
     histories = [
         np.genfromtxt(path, delimiter=",", names=True, ndmin=1) for path in paths if path.is_file()

@@ -9,6 +9,7 @@ from pipelines import (
     embedding_maps,
     embedding_plots,
     image_plots,
+    report_ablations,
     report_data,
     report_images_inputs,
 )
@@ -30,6 +31,10 @@ CHANCE = (
 DIFFERENCES = (
     "Paired difference in accuracy in percentage points over the same test tasks, positive is "
     "better than the method compared with; ± as above. differences.csv has the modes too"
+)
+ABLATIONS = (
+    "Accuracy in % over all test tasks of variants of the methods, and their paired difference in "
+    "percentage points; ± is the half-width of the 95 % confidence interval over tasks"
 )
 _CAPTIONS = {
     "inner_steps": "Accuracy over all test tasks in % by number of inner steps; the band is ± as "
@@ -204,6 +209,7 @@ def page_sections(results: Results, missing_examples: str) -> list[Section]:
             ),
         ),
         Section("Paired differences", tables.differences_table(results).html(DIFFERENCES)),
+        *report_ablations.sections(tables.ablations_table(results), ABLATIONS),
         Section("Adaptation", shown("inner_steps")),
         Section("Training", shown("training_curves")),
         Section("Task embeddings", embeddings),
@@ -232,6 +238,7 @@ def markdown(results: Results) -> str:
         parts.append(f"{_per_mode_caption(results, name)}.\n")
         parts.append(tables.per_mode_table(results, name).markdown())
     parts += [f"{DIFFERENCES}.\n", tables.differences_table(results).markdown()]
+    parts += report_ablations.markdown(tables.ablations_table(results), ABLATIONS)
     return "\n".join(parts)
 
 

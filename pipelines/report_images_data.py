@@ -7,7 +7,7 @@ import numpy as np
 
 from pipelines.embedding_maps import Embeddings
 from pipelines.report_data import Summary, paired_differences
-from pipelines.report_inputs import OWN_STEPS
+from pipelines.report_inputs import OWN_STEPS, Ablation
 
 
 class Curves(NamedTuple):
@@ -148,6 +148,7 @@ class Results(NamedTuple):
         schedule: the scale's settings.
         defaults: the methods' settings, where one has none of its own.
         member_batches: tasks of a training batch of Multi-MAML's members by protocol.
+        ablations: the variants that were evaluated.
     """
 
     scale: str
@@ -159,6 +160,7 @@ class Results(NamedTuple):
     schedule: dict
     defaults: dict
     member_batches: dict[str, set[int]]
+    ablations: Sequence[Ablation] = ()
 
     @property
     def kinds(self) -> list[str]:

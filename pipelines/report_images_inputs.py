@@ -5,6 +5,8 @@ inputs are known to be there.
 """
 
 from collections.abc import Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,14 @@ from pipelines.embedding_maps import Embeddings
 from pipelines.published import METHODS
 from pipelines.report_data import mean_curve
 from pipelines.report_images_data import Cell, Curves, ModeSet, Results, Run
-from pipelines.report_inputs import check_same_tasks, joined_report, read_json, report_of
+from pipelines.report_inputs import (
+    check_same_tasks,
+    find_ablations,
+    joined_report,
+    read_json,
+    report_of,
+    variants_of_methods,
+)
 
 
 class Files(report_inputs.Files):
@@ -96,7 +105,22 @@ def load(params: dict, files: Files, cells: Sequence[Cell]) -> Results:
         schedule=parameters.classification_scale(params, files.scale),
         defaults=parameters.get(params, "classification.defaults"),
         member_batches=_member_batches(params, trained),
+        ablations=_ablations(params, files, trained),
     )
+
+
+def _ablations(params, files, trained):
+    columns = map("-".join, product(trained["mode_sets"], trained["protocols"]))
+    methods = parameters.get(params, "classification.ablations")
+    return [
+        *find_ablations(
+            files,
+            variants_of_methods(methods, [*columns]),
+            params["seeds"],
+            partial(parameters.classification_cell, params),
+            partial(_run, files),
+        )
+    ]
 
 
 def _images(files, mode_sets):

@@ -5,7 +5,7 @@ import json
 from itertools import product
 from pathlib import Path
 
-from pipelines import embedding_maps, published
+from pipelines import embedding_maps, published, report_ablations
 from pipelines.published import METHODS
 from pipelines.report_data import Summary
 from pipelines.report_images_data import Results
@@ -69,6 +69,15 @@ def differences_table(results: Results) -> Table:
         return [_difference(results, kind, reference, *column) for reference in REFERENCES]
 
     return _by_protocol(results, [f"− {METHODS[r].label}" for r in REFERENCES], texts)
+
+
+def ablations_table(results: Results) -> Table:
+    """Returns the table of the variants that were evaluated, each beside its cell."""
+    return report_ablations.table(results.ablations, "accuracy", _estimate)
+
+
+def _estimate(value, sign=""):
+    return f"{100 * value.mean:{sign}.1f} ± {100 * value.ci95:.1f}"
 
 
 def per_mode_table(results: Results, protocol: str) -> Table:
@@ -208,6 +217,7 @@ def write_summary(results: Results, embedded: dict, path: Path) -> None:
             for name, found in embedded.items()
             if found
         },
+        "ablations": report_ablations.summary(results.ablations, "accuracy"),
         "not_run": [cell.name for cell in cells if not cell.runs],
     }
     path.write_text(json.dumps(summary, indent=1) + "\n")

@@ -5,8 +5,9 @@ inputs are known to be there.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +36,12 @@ class Files:
         name = f"{name}-{seed}"
         return self.models / "evaluation" / f"{name}.npz", self.results / "metrics" / f"{name}.json"
 
+    def evaluated_seeds(self, name: str) -> list[int]:
+        """Returns the seeds that a model was evaluated with."""
+        stems = (path.stem for path in (self.models / "evaluation").glob(f"{name}-*.npz"))
+        seeds = (stem.removeprefix(f"{name}-") for stem in stems)
+        return sorted(int(seed) for seed in seeds if seed.isdecimal())
+
     def history(self, name: str, seed: int) -> Path:
         """Returns the training curve of a model."""
         return self.results / "history" / f"{name}-{seed}.csv"
@@ -62,6 +69,62 @@ class Files:
             return None
         with np.load(arrays) as file:
             return dict(file), read_json(metrics)
+
+
+class Ablation(NamedTuple):
+    """A variant of a cell, evaluated on the same tasks as the cell itself.
+
+    Attributes:
+        name: the variant's name.
+        reference: the name of the cell it is a variant of.
+        changes: how the variant differs from that cell.
+        run: the variant's run.
+        reference_run: that of the cell, with the first seed.
+    """
+
+    name: str
+    reference: str
+    changes: str
+    run: Any
+    reference_run: Any
+
+
+def find_ablations(
+    files,
+    variants: Mapping[str, str],
+    seeds: Sequence[int],
+    settings: Callable[[str], dict],
+    run: Callable[[str, int], Any],
+) -> Iterator[Ablation]:
+    """Yields the variants that were evaluated, with every seed there is.
+
+    Args:
+        files: where the report's inputs are.
+        variants: by name the cell it is a variant of; a cell named as its own variant is one
+            with other seeds.
+        seeds: seeds of params.yaml, the first of which the cell has.
+        settings: returns a cell's settings.
+        run: returns a cell's run with a seed, or None where it was not evaluated.
+    """
+    first = seeds[0]
+    for name, reference in variants.items():
+        evaluated = files.evaluated_seeds(name)
+        reference_run = run(reference, first) if evaluated else None
+        own, others = settings(name), settings(reference)
+        changes = [f"{k}: {own[k]} (not {others[k]})" for k in own if own[k] != others[k]]
+        for seed in evaluated:
+            if reference_run is None or (name, seed) == (reference, first):
+                continue
+            if (found := run(name, seed)) is not None:
+                of_seed = [f"seed: {seed} (not {first})"] * (seed != first)
+                yield Ablation(
+                    name, reference, ", ".join([*changes, *of_seed]), found, reference_run
+                )
+
+
+def variants_of_methods(methods: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
+    """Returns the variants of cells named `<method>-<column>` for variants of methods."""
+    return {f"{own}-{at}": f"{other}-{at}" for own, other in methods.items() for at in columns}
 
 
 def read_json(path: Path):

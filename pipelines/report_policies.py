@@ -4,7 +4,13 @@ import shutil
 import warnings
 from pathlib import Path
 
-from pipelines import embedding_maps, embedding_plots, policy_plots, report_data
+from pipelines import (
+    embedding_maps,
+    embedding_plots,
+    policy_plots,
+    report_ablations,
+    report_data,
+)
 from pipelines import params as parameters
 from pipelines import report_policies_inputs as inputs
 from pipelines import report_policies_tables as tables
@@ -26,6 +32,10 @@ STEPS = "Return by mode, before adaptation and after each inner step"
 DIFFERENCES = (
     "Paired difference in return after adaptation over the same held-out goals, positive is better "
     "for the first; ± as above. differences.csv has the modes too"
+)
+ABLATIONS = (
+    "Return after adaptation of variants of the methods, and their paired difference over the same "
+    "held-out goals; ± is the half-width of the 95 % confidence interval over goals"
 )
 LEARNING_CURVES = (
     "Return after adaptation on the goals of training against environment steps{averaged}; thin, "
@@ -187,6 +197,7 @@ def page_sections(results: Results, frames: dict, missing_frames: dict) -> list[
                 for name in results.environments
             ),
         ),
+        *report_ablations.sections(tables.ablations_table(results), ABLATIONS),
         Section("Training", figure("plots/learning_curves.png", _learning_curves_caption(results))),
         Section("Adaptation", figure("plots/inner_steps.png", INNER_STEPS)),
         Section("Rollouts", _rollouts(results, frames, missing_frames)),
@@ -251,6 +262,7 @@ def markdown(results: Results) -> str:
     ]
     for name in results.environments:
         parts += [f"{_steps_caption(name)}.\n", tables.steps_table(results, name).markdown()]
+    parts += report_ablations.markdown(tables.ablations_table(results), ABLATIONS)
     return "\n".join(parts)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipelines.embedding_maps import Embeddings
 from pipelines.report_data import Summary, paired_differences
-from pipelines.report_inputs import OWN_STEPS
+from pipelines.report_inputs import OWN_STEPS, Ablation
 from pipelines.report_texts import title
 
 #: the rows of the table, and of which pairs the difference is taken
@@ -128,6 +128,7 @@ class Results(NamedTuple):
         sets: the sets of goals by name, those of an environment together.
         cells: by (kind, set of goals) in the order of the table.
         schedule: the scale's settings.
+        ablations: the variants that were evaluated.
     """
 
     scale: str
@@ -135,6 +136,7 @@ class Results(NamedTuple):
     sets: dict[str, GoalSet]
     cells: dict[tuple[str, str], Cell]
     schedule: dict
+    ablations: Sequence[Ablation] = ()
 
     @property
     def kinds(self) -> list[str]:

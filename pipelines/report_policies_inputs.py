@@ -5,6 +5,7 @@ inputs are known to be there.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,13 @@ from pipelines import params as parameters
 from pipelines import report_inputs
 from pipelines.embedding_maps import Embeddings
 from pipelines.report_data import mean_curve
-from pipelines.report_inputs import check_same_tasks, joined_report, report_of
+from pipelines.report_inputs import (
+    check_same_tasks,
+    find_ablations,
+    joined_report,
+    report_of,
+    variants_of_methods,
+)
 from pipelines.report_policies_data import KINDS, Cell, GoalSet, Results, Run
 
 
@@ -63,7 +70,14 @@ def load(params: dict, files: Files, cells: Sequence[Cell]) -> Results:
         filled[cell.kind, cell.column] = cell._replace(runs=[run for run in runs if run])
     check_same_tasks(filled.values())
     schedule = parameters.reinforcement_scale(params, files.scale)
-    return Results(files.scale, params["seeds"], sets, filled, schedule)
+    ablations = find_ablations(
+        files,
+        variants_of_methods(parameters.get(params, "reinforcement.ablations"), [*sets]),
+        params["seeds"],
+        partial(parameters.reinforcement_cell, params),
+        partial(_run, files),
+    )
+    return Results(files.scale, params["seeds"], sets, filled, schedule, [*ablations])
 
 
 def _goal_sets(params, names):

@@ -4,7 +4,7 @@ import csv
 import json
 from pathlib import Path
 
-from pipelines import published
+from pipelines import published, report_ablations
 from pipelines.embedding_maps import nearest_centroid_accuracy
 from pipelines.published import METHODS
 from pipelines.report_data import Summary
@@ -47,6 +47,15 @@ def differences_table(results: Results) -> Table:
         for kind, reference in PAIRS
     ]
     return _by_set(results, "difference", rows)
+
+
+def ablations_table(results: Results) -> Table:
+    """Returns the table of the variants that were evaluated, each beside its cell."""
+    return report_ablations.table(results.ablations, "return", _estimate)
+
+
+def _estimate(value, sign=""):
+    return f"{value.mean:{sign}.2f} ± {value.ci95:.2f}"
 
 
 def _by_set(results, first, rows):
@@ -184,6 +193,7 @@ def write_summary(results: Results, embedded: dict, path: Path) -> None:
             name: nearest_centroid_accuracy(found) for name, found in shown.items()
         },
         "unstable_rollouts": {name: run.unstable for name, run in runs if run.unstable},
+        "ablations": report_ablations.summary(results.ablations, "return"),
         "not_run": [cell.name for cell in cells if not cell.runs],
     }
     path.write_text(json.dumps(summary, indent=1) + "\n")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines import embedding_plots, plots, report_data, report_tables
+from pipelines import embedding_plots, plots, report_ablations, report_data, report_tables
 from pipelines import params as parameters
 from pipelines.embedding_maps import RANDOM_STATE, SETTINGS, Embeddings, map_panels
 from pipelines.plot_style import Band, smooth, smoothing_window
@@ -191,9 +191,6 @@ def page_sections(results: Results) -> list[Section]:
             for size in sizes
         )
     t = report_tables
-    ablations = paragraph("None was run.")
-    if results.ablations:
-        ablations = t.ablations_table(results).html(t.ABLATIONS)
     return [
         Section("Protocol", bullets(protocol_notes(results))),
         Section(
@@ -214,7 +211,7 @@ def page_sections(results: Results) -> list[Section]:
             paragraph(captions["differences"])
             + t.differences_table(results).html("Difference in final MSE against noisy targets"),
         ),
-        Section("Ablations", ablations),
+        *report_ablations.sections(t.ablations_table(results), t.ABLATIONS),
         Section("Training", shown("training_curves")),
         Section("Adaptation", shown("adaptation_steps")),
         Section("Functions", functions),

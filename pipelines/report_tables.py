@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines import published
+from pipelines import published, report_ablations
 from pipelines.published import METHODS
 from pipelines.report_data import TARGETS, Results, Summary
 from pipelines.report_page import Table
@@ -91,22 +91,11 @@ def tails_table(results: Results) -> Table:
 
 def ablations_table(results: Results) -> Table:
     """Returns the table of the variants that were evaluated, each beside its cell."""
-    header = ["variant", "of", "differs in", "variant's", "cell's", "difference", "skipped updates"]
-    rows = [
-        [
-            ablation.name,
-            ablation.reference,
-            ablation.changes,
-            str(ablation.run.report.estimate(measure="noisy")),
-            str(ablation.reference_run.report.estimate(measure="noisy")),
-            "{:+.3f} ± {:.3f}".format(
-                *ablation.run.report.difference(ablation.reference_run.report, measure="noisy")[:2]
-            ),
-            f"{ablation.run.skipped} ({ablation.reference_run.skipped})",
-        ]
-        for ablation in results.ablations
-    ]
-    return Table(header, rows)
+    return report_ablations.table(results.ablations, "noisy", _estimate)
+
+
+def _estimate(value, sign=""):
+    return f"{value.mean:{sign}.3f} ± {value.ci95:.3f}"
 
 
 def differences_table(results: Results) -> Table:
@@ -228,7 +217,7 @@ def markdown(results: Results) -> str:
             per_mode_table(results).markdown(),
             f"{TAILS}.\n",
             tails_table(results).markdown(),
-            *([f"{ABLATIONS}.\n", ablations_table(results).markdown()] * bool(results.ablations)),
+            *report_ablations.markdown(ablations_table(results), ABLATIONS),
         ]
     )
 
@@ -307,16 +296,7 @@ def write_summary(results: Results, path: Path) -> None:
             if run.silhouette is not None
         },
         "bayes": bayes,
-        "ablations": {
-            f"{ablation.name}-{ablation.run.seed}": {
-                "of": ablation.reference,
-                "differs_in": ablation.changes,
-                "difference": ablation.run.report.difference(
-                    ablation.reference_run.report, measure="noisy"
-                )._asdict(),
-            }
-            for ablation in results.ablations
-        },
+        "ablations": report_ablations.summary(results.ablations, "noisy"),
         "not_run": [cell.name for cell in cells if not cell.runs],
     }
     path.write_text(json.dumps(summary, indent=2) + "\n")

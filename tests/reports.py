@@ -71,6 +71,15 @@ def markdown_tables(path):
     return tables
 
 
+def rows_of_markdown(path, first):
+    """Returns the rows of the Markdown table whose first title is `first`."""
+    for block in re.findall(r"(?:^\|.*\n)+", path.read_text(), re.MULTILINE):
+        title, _, *rows = [[c.strip() for c in r.strip("|").split("|")] for r in block.splitlines()]
+        if title[0] == first:
+            return rows
+    return []
+
+
 def rows_of(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))

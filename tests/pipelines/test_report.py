@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import reports
 import yaml
-from reports import PARAMS, estimate, markdown_tables, rows_of
+from reports import PARAMS, estimate, markdown_tables, rows_of, rows_of_markdown
 from repository import stages
 
 from pipelines import report_data, report_page, report_regression
@@ -138,15 +138,6 @@ class Inputs(reports.Inputs):
 
 def run(monkeypatch, *options, module=report_regression, scale="laptop"):
     reports.run(monkeypatch, module, *options, scale=scale)
-
-
-def rows_of_markdown(path, first):
-    """Returns the rows of the Markdown table whose first title is `first`."""
-    for block in re.findall(r"(?:^\|.*\n)+", path.read_text(), re.MULTILINE):
-        title, _, *rows = [[c.strip() for c in r.strip("|").split("|")] for r in block.splitlines()]
-        if title[0] == first:
-            return rows
-    return []
 
 
 def text(values, mode=None):

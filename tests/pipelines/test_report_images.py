@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 import reports
-from reports import estimate, markdown_tables, rows_of
+from reports import estimate, markdown_tables, rows_of, rows_of_markdown
 from repository import stages
 
 from mmaml_tf.tasks import class_split
@@ -13,7 +13,7 @@ from pipelines import embedding_maps, report_images, report_images_inputs, repor
 # Aircraft has no images here, and flowers stand in.
 MODES = ("omniglot", "mini_imagenet", "fc100", "cub", "flowers")
 CURVE = (0, 1, 5, 10)
-LEVELS = {"maml": 0.5, "film": 0.6, "protonet": 0.55, "single": 0.65}
+LEVELS = {"maml": 0.5, "film": 0.6, "film_body": 0.62, "protonet": 0.55, "single": 0.65}
 WAYS = {"flowers": 16, "cub": 20}  # at most
 
 
@@ -358,6 +358,25 @@ def test_modes_without_images_are_left_out(small, monkeypatch):
     assert table["2 modes, MAML"][0] == "–" and table["3 modes, MAML"][0][0].isdigit()
     assert "3 modes, Multi-MAML" not in table, "one of its members is not trained"
     assert "omniglot is left out" in (inputs.results / "table.md").read_text()
+
+
+def test_variants_are_compared_with_their_method(small, monkeypatch):
+    inputs = small()
+    run(monkeypatch, "--partial")
+    assert "Ablations" not in (inputs.results / "section.html").read_text()
+    inputs.model("film_body", "2", "5w1s")
+    inputs.model("film", "2", "5w1s", seed=3)
+    run(monkeypatch, "--partial")
+    rows = rows_of_markdown(inputs.results / "table.md", "variant")
+    cell = inputs.arrays("film-2-5w1s")
+    for (name, seed), row in zip((("film", 3), ("film_body", 0)), rows, strict=True):
+        variant = inputs.arrays(f"{name}-2-5w1s", seed)["accuracy"]
+        change = "seed: 3 (not 0)" if seed else "blocks: [0, 1, 2] (not None)"
+        both = [percent(accuracy[2], cell["mode"]) for accuracy in (variant, cell["accuracy"])]
+        difference = percent(variant[2] - cell["accuracy"][2], cell["mode"], "+")
+        assert row == [f"{name}-2-5w1s", "film-2-5w1s", change, *both, difference, "0 (0)"]
+    found = json.loads((inputs.results / "summary.json").read_text())["ablations"]
+    assert set(found) == {"film-2-5w1s-3", "film_body-2-5w1s-0"}
 
 
 def test_other_tasks_are_not_compared(small, monkeypatch):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import reports
 import yaml
-from reports import PARAMS, estimate, markdown_tables, rows_of
+from reports import PARAMS, estimate, markdown_tables, rows_of, rows_of_markdown
 from repository import stages
 
 from mmaml_tf.rl.goals import GoalTasks
@@ -394,6 +394,19 @@ def test_a_set_whose_members_are_not_trained_has_no_multi_promp(small, monkeypat
     run(monkeypatch)
     table = markdown_tables(inputs.results / "table.md")[0]
     assert table["Multi-ProMP"][0] == "–" and table["Multi-ProMP"][1][0] == "-"
+
+
+def test_variants_are_compared_with_their_method(small, monkeypatch):
+    inputs = small()
+    inputs.model("mmaml-reacher-2", seed=3)
+    run(monkeypatch)
+    (row,) = rows_of_markdown(inputs.results / "table.md", "variant")
+    variant, cell = (inputs.arrays("mmaml-reacher-2", seed) for seed in (3, 0))
+    both = [text(arrays["return"][2], cell["mode"], digits=2) for arrays in (variant, cell)]
+    difference = text(variant["return"][2] - cell["return"][2], cell["mode"], 2, "+")
+    name = "mmaml-reacher-2"
+    assert row[:3] == [name, name, "seed: 3 (not 0)"]
+    assert row[3:6] == [*both, difference]
 
 
 def test_other_goals_are_not_compared(small, monkeypatch):
