@@ -82,3 +82,14 @@ def _check_equal_axes(name_a, a, name_b, b, axes) -> None:
                 f"{name_a} {tuple(shape_a)} and {name_b} {tuple(shape_b)} differ on axis {axis} "
                 f"({size_a} and {size_b}); they must be equal."
             )
+
+
+def prefetched(batches: tf.data.Dataset, count: int) -> tf.data.Dataset:
+    """Returns a dataset that draws `count` batches ahead.
+
+    tf.data's tuning is off. It has nothing to choose here, and its thread, which sleeps twice as
+    long each time (10, 20, 41 s ...), every now and then holds up the end of `fit` until it wakes.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.prefetch(count).with_options(options)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import factory
+import images
 import keras
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import states
 import tensorflow as tf
 
 import mmaml_tf as mm
+from mmaml_tf import rl
 from mmaml_tf.checkpoint import CheckpointMismatchError, Checkpoints
 from mmaml_tf.training import Validation, train
 
@@ -387,3 +389,17 @@ def test_a_resumed_run_selects_what_the_uninterrupted_one_does(tmp_path):
 def test_validation_falls_on_whole_rows():
     with pytest.raises(ValueError, match=r"validation.every=7, log_every=5"):
         run(None, 20, validation=Validation(scores()[0], 7))
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        mm.tasks.FunctionTasks(modes=("sinusoid",), support=2, query=2),
+        images.tasks(),
+        rl.GoalTasks("point_mass", modes=1),
+    ],
+    ids=["functions", "images", "goals"],
+)
+def test_batches_are_not_tuned(tasks):
+    # The tuning's thread may hold up the end of a fit for as long as the fit took.
+    assert tasks.dataset(tasks=1, seed=0).options().autotune.enabled is False

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from mmaml_tf.episodes import prefetched
+
 _CORNERS = (45, 135, 225, 315)
 _HEXAGON = (0, 60, 120, 180, 240, 300)
 _PLANAR_SETS = {1: (45,), 2: (225, 45), 4: _CORNERS, 6: _HEXAGON}
@@ -223,7 +225,7 @@ class GoalTasks:
         """
         _check_count("tasks", tasks)
         steps = tf.data.Dataset.range(start, tf.int64.max)
-        return steps.map(lambda step: self._sample(tasks, seed, step)).prefetch(4)
+        return prefetched(steps.map(lambda step: self._sample(tasks, seed, step)), 4)
 
     def held_out(self, tasks_per_mode: int, seed: int) -> "HeldOutGoals":
         """Draws the fixed goals of an evaluation, equally many of each mode.

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from mmaml_tf.episodes import Episodes
+from mmaml_tf.episodes import Episodes, prefetched
 from mmaml_tf.tasks.held_out import HeldOut
 
 #: every known family by name, in the order of registration
@@ -152,7 +152,7 @@ class FunctionTasks:
         """
         per_mode = self._tasks_per_mode(tasks)
         steps = tf.data.Dataset.range(start, tf.int64.max)
-        return steps.map(lambda step: self._draw(per_mode, seed, step)[0]).prefetch(4)
+        return prefetched(steps.map(lambda step: self._draw(per_mode, seed, step)[0]), 4)
 
     def held_out(self, tasks_per_mode: int, seed: int) -> HeldOut:
         """Draws the fixed tasks of an evaluation.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from mmaml_tf.episodes import Episodes
+from mmaml_tf.episodes import Episodes, prefetched
 from mmaml_tf.tasks.class_splits import ClassSplit, class_split
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class ImageTasks:
             tf.TensorSpec((2,), tf.int64),
         )
         batches = tf.data.Dataset.from_generator(batches, output_signature=tuple(signature))
-        return batches.map(Episodes).prefetch(2)
+        return prefetched(batches.map(Episodes), 2)
 
     def held_out(self, tasks_per_mode: int, seed: int) -> "HeldOutImages":
         """Draws the fixed tasks of an evaluation.
