@@ -19,3 +19,8 @@ def float64():
     keras.config.set_dtype_policy("float64")
     yield
     keras.config.set_dtype_policy(before)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts a long file first, which at the end would leave the other processes without work."""
+    items.sort(key=lambda item: item.path.name != "test_training.py")
