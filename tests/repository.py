@@ -43,6 +43,8 @@ class Repository:
             "TF_CPP_MIN_LOG_LEVEL": "3",
             **dict(env),
         }
+        # Python writes bytecode for users, and a second repro must not mind it.
+        self.env.pop("PYTHONDONTWRITEBYTECODE", None)
         listed = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
             cwd=ROOT,
