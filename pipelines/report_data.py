@@ -231,7 +231,7 @@ def _ablations(params, files):
         return _run(files, Cell(name, "ablation", tuple(settings(name)["modes"])), seed)
 
     variants = parameters.get(params, "regression.ablations")
-    return [*find_ablations(files, variants, params["seeds"], settings, run)]
+    return find_ablations(files, variants, params["seeds"], settings, run)
 
 
 def _run(files, cell, seed):

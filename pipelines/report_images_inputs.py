@@ -77,7 +77,8 @@ def load(params: dict, files: Files, cells: Sequence[Cell]) -> Results:
     """Reads all inputs that exist.
 
     Raises:
-        SystemExit: for cells of one column that were evaluated on different tasks.
+        SystemExit: for cells of one column, or a variant and its cell, that were evaluated on
+            different tasks.
     """
     trained = parameters.get(params, "classification.trained")
     protocols = parameters.get(params, "classification.protocols")
@@ -88,7 +89,8 @@ def load(params: dict, files: Files, cells: Sequence[Cell]) -> Results:
         runs = (_cell_run(files, cell, modes, seed) for seed in params["seeds"])
         key = cell.kind, cell.mode_set, cell.protocol
         filled[key] = cell._replace(runs=[run for run in runs if run])
-    check_same_tasks(filled.values())
+    ablations = _ablations(params, files, trained)
+    check_same_tasks(filled.values(), ablations)
     return Results(
         scale=files.scale,
         seeds=params["seeds"],
@@ -105,22 +107,20 @@ def load(params: dict, files: Files, cells: Sequence[Cell]) -> Results:
         schedule=parameters.classification_scale(params, files.scale),
         defaults=parameters.get(params, "classification.defaults"),
         member_batches=_member_batches(params, trained),
-        ablations=_ablations(params, files, trained),
+        ablations=ablations,
     )
 
 
 def _ablations(params, files, trained):
     columns = map("-".join, product(trained["mode_sets"], trained["protocols"]))
     methods = parameters.get(params, "classification.ablations")
-    return [
-        *find_ablations(
-            files,
-            variants_of_methods(methods, [*columns]),
-            params["seeds"],
-            partial(parameters.classification_cell, params),
-            partial(_run, files),
-        )
-    ]
+    return find_ablations(
+        files,
+        variants_of_methods(methods, [*columns]),
+        params["seeds"],
+        partial(parameters.classification_cell, params),
+        partial(_run, files),
+    )
 
 
 def _images(files, mode_sets):

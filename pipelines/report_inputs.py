@@ -5,7 +5,7 @@ inputs are known to be there.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,8 +95,8 @@ def find_ablations(
     seeds: Sequence[int],
     settings: Callable[[str], dict],
     run: Callable[[str, int], Any],
-) -> Iterator[Ablation]:
-    """Yields the variants that were evaluated, with every seed there is.
+) -> list[Ablation]:
+    """Returns the variants that were evaluated, with every seed there is.
 
     Args:
         files: where the report's inputs are.
@@ -107,6 +107,7 @@ def find_ablations(
         run: returns a cell's run with a seed, or None where it was not evaluated.
     """
     first = seeds[0]
+    ablations = []
     for name, reference in variants.items():
         evaluated = files.evaluated_seeds(name)
         reference_run = run(reference, first) if evaluated else None
@@ -117,9 +118,9 @@ def find_ablations(
                 continue
             if (found := run(name, seed)) is not None:
                 of_seed = [f"seed: {seed} (not {first})"] * (seed != first)
-                yield Ablation(
-                    name, reference, ", ".join([*changes, *of_seed]), found, reference_run
-                )
+                differences = ", ".join([*changes, *of_seed])
+                ablations.append(Ablation(name, reference, differences, found, reference_run))
+    return ablations
 
 
 def variants_of_methods(methods: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
@@ -169,24 +170,34 @@ def joined_report(reports: Sequence, modes: Sequence[str]):
     return Report(measures, mode, tuple(modes), OWN_STEPS, (*curve, OWN_STEPS))
 
 
-def check_same_tasks(cells: Iterable) -> None:
+def check_same_tasks(cells: Iterable, ablations: Iterable[Ablation] = ()) -> None:
     """Ends the program where paired differences would not be of the same tasks.
 
     Args:
         cells: cells with `name`, `column` and `runs`; a run has a `digest`, which is None for
             joined members, a `report`, and `tasks`, which is equal for the same tasks.
+        ablations: variants, each of which is compared with its cell.
     """
     first = {}
     for cell in cells:
         for run in cell.runs:
-            own = cell.name, run.seed, run
-            name, seed, other = first.setdefault(cell.column, own)
-            same_digest = None in (run.digest, other.digest) or run.digest == other.digest
-            same_counts = np.array_equal(run.report.mode, other.report.mode)
-            if not (same_digest and same_counts and run.tasks == other.tasks):
-                raise SystemExit(
-                    f"report: {name}-{seed} and {cell.name}-{run.seed} were evaluated on "
-                    "different tasks; evaluate both anew."
-                )
-            if other.digest is None and run.digest is not None:
+            own = cell.name, run
+            of_column = first.setdefault(cell.column, own)
+            _check_same_tasks(of_column, own)
+            if of_column[1].digest is None and run.digest is not None:
                 first[cell.column] = own
+    for ablation in ablations:
+        _check_same_tasks(
+            (ablation.reference, ablation.reference_run), (ablation.name, ablation.run)
+        )
+
+
+def _check_same_tasks(*named_runs):
+    (name, run), (other_name, other) = named_runs
+    same_digest = None in (run.digest, other.digest) or run.digest == other.digest
+    same_counts = np.array_equal(run.report.mode, other.report.mode)
+    if not (same_digest and same_counts and run.tasks == other.tasks):
+        raise SystemExit(
+            f"report: {name}-{run.seed} and {other_name}-{other.seed} were evaluated on "
+            "different tasks; evaluate both anew."
+        )

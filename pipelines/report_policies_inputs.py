@@ -54,7 +54,8 @@ def load(params: dict, files: Files, cells: Sequence[Cell]) -> Results:
     """Reads all inputs that exist.
 
     Raises:
-        SystemExit: for cells of one column that were evaluated on different goals.
+        SystemExit: for cells of one column, or a variant and its cell, that were evaluated on
+            different goals.
     """
     trained = parameters.get(params, "reinforcement.trained")
     sets = _goal_sets(params, trained["sets"])
@@ -68,7 +69,6 @@ def load(params: dict, files: Files, cells: Sequence[Cell]) -> Results:
             cell = cell._replace(members={mode: f"single-{m}" for mode, m in members.items()})
         runs = (_cell_run(files, cell, seed) for seed in params["seeds"])
         filled[cell.kind, cell.column] = cell._replace(runs=[run for run in runs if run])
-    check_same_tasks(filled.values())
     schedule = parameters.reinforcement_scale(params, files.scale)
     ablations = find_ablations(
         files,
@@ -77,7 +77,8 @@ def load(params: dict, files: Files, cells: Sequence[Cell]) -> Results:
         partial(parameters.reinforcement_cell, params),
         partial(_run, files),
     )
-    return Results(files.scale, params["seeds"], sets, filled, schedule, [*ablations])
+    check_same_tasks(filled.values(), ablations)
+    return Results(files.scale, params["seeds"], sets, filled, schedule, ablations)
 
 
 def _goal_sets(params, names):

@@ -388,6 +388,10 @@ def test_other_tasks_are_not_compared(small, monkeypatch):
     inputs.model("single", "omniglot", "5w1s", tasks=21)
     with pytest.raises(SystemExit, match="multi_maml-2-5w1s-0 were evaluated on different tasks"):
         run(monkeypatch)
+    inputs.model("single", "omniglot", "5w1s")
+    inputs.model("film_body", "2", "5w1s", digest="another")
+    with pytest.raises(SystemExit, match="film-2-5w1s-0 and film_body-2-5w1s-0 were evaluated on"):
+        run(monkeypatch)
 
 
 def test_an_accuracy_of_guessing_is_not_above_chance(small, monkeypatch):
