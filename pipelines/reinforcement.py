@@ -51,7 +51,9 @@ class PolicyCell(Cell):
         if s["method"] == "ProMP":
             learner = rl.ProMP(policy, inner_loop, **common)
         elif s["method"] == "MultimodalProMP":
-            encoder = rl.TrajectoryEncoder(s["encoder_units"], seed=derive_seed(self.seed, 1))
+            encoder = rl.TrajectoryEncoder(
+                s["encoder_units"], s["encoder_window"], seed=derive_seed(self.seed, 1)
+            )
             modulation = mm.modulation.FiLM(
                 shift=s["shift"], xavier=True, seed=derive_seed(self.seed, 2)
             )

@@ -18,17 +18,21 @@ class TrajectoryEncoder(keras.layers.Layer):
 
     Args:
         units: units of every layer, and size E of the embedding.
+        window: steps of the pieces that each rollout is cut into, which are then read as rollouts
+            are, all of them; None for whole rollouts. The published code reads 20 pieces of 5
+            steps, from a task's first 100 steps alone.
         seed: seed of the initialisation.
 
     Raises:
-        ValueError: if units is less than 1.
+        ValueError: if units or window is less than 1.
     """
 
-    def __init__(self, units: int = 64, seed: int = 0, **kwargs):
+    def __init__(self, units: int = 64, window: int | None = None, seed: int = 0, **kwargs):
         super().__init__(**kwargs)
-        if units < 1:
-            raise ValueError(f"units is {units}; it must be at least 1.")
+        if units < 1 or (window is not None and window < 1):
+            raise ValueError(f"units is {units}, window is {window}; both must be at least 1.")
         self.units = units
+        self.window = window
         self.seed = seed
         self.gru = keras.layers.GRU(
             units,
@@ -61,21 +65,27 @@ class TrajectoryEncoder(keras.layers.Layer):
         self.built = True
 
     def call(self, trajectories: Trajectories):
-        """Embeds the rollouts of each task as `[T, E]`."""
+        """Embeds the rollouts of each task as `[T, E]`.
+
+        Raises:
+            ValueError: if the rollouts cannot be cut into whole windows.
+        """
         observations, actions, rewards, mask = trajectories
         steps = tf.concat([observations, actions, rewards[..., None]], axis=-1) * mask[..., None]
-        shape = tf.shape(steps)
-        sequences = tf.reshape(steps, [shape[0] * shape[1], *_known(steps.shape[2:], shape)])
-        per_rollout, joining, first, second = self.dense
-        z = joining(tf.nn.relu(per_rollout(self.gru(sequences))))
-        z = tf.reduce_mean(tf.reshape(z, [shape[0], shape[1], self.units]), axis=1)
+        length = steps.shape[2]
+        if self.window and length and length % self.window:
+            raise ValueError(
+                f"rollouts of {length} steps cannot be cut into windows of {self.window}; choose a "
+                "window that divides the horizon, or None."
+            )
+        sequence = self.window or length or tf.shape(steps)[2]
+        sequences = tf.reshape(steps, [-1, sequence, steps.shape[3]])
+        per_sequence, joining, first, second = self.dense
+        z = joining(tf.nn.relu(per_sequence(self.gru(sequences))))
+        z = tf.reduce_mean(tf.reshape(z, [tf.shape(steps)[0], -1, self.units]), axis=1)
         return second(tf.nn.relu(first(z)))
 
     def get_config(self):
         """Returns the constructor arguments."""
-        return super().get_config() | {"units": self.units, "seed": self.seed}
-
-
-def _known(axes, shape):
-    """Returns sizes of the axes from the third on: numbers where they are known."""
-    return [size or shape[i + 2] for i, size in enumerate(axes)]
+        own = {"units": self.units, "window": self.window, "seed": self.seed}
+        return super().get_config() | own

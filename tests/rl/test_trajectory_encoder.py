@@ -13,8 +13,8 @@ def encoder(float64):
     return make()
 
 
-def make(units=4):
-    made = TrajectoryEncoder(units=units, seed=3)
+def make(units=4, window=None):
+    made = TrajectoryEncoder(units=units, window=window, seed=3)
     made.build((None, None, None, policies.OBSERVATION), (None, None, None, policies.ACTION))
     # So that biases take part too.
     for variable in made.trainable_variables:
@@ -64,14 +64,28 @@ def test_every_step_counts_and_masked_ones_do_not(encoder, part):
         assert np.allclose(encoder(changed), expected, rtol=0, atol=1e-6) != differs
 
 
+def test_windows_are_read_as_rollouts_of_their_own(float64):
+    given = trajectories(tasks=3, rollouts=4, steps=6)
+    pieces = Trajectories(*(tf.reshape(part, [3, 8, 3, *part.shape[3:]]) for part in given))
+    found = make(window=3)(given)
+    np.testing.assert_allclose(found, make()(pieces), rtol=1e-12)
+    assert not np.allclose(found, make()(given), atol=1e-3)
+
+
+def test_windows_must_divide_the_horizon():
+    with pytest.raises(ValueError, match="rollouts of 5 steps cannot be cut into windows of 4"):
+        make(window=4)(policies.trajectories(steps=5))
+
+
 def test_a_task_does_not_depend_on_others(encoder):
     given = trajectories()
     alone = Trajectories(*(part[1:2] for part in given))
     np.testing.assert_allclose(encoder(alone)[0], encoder(given)[1], rtol=1e-12)
 
 
-def test_eager_graph_and_xla_agree():
-    encoder = make()
+@pytest.mark.parametrize("window", [None, 1])
+def test_eager_graph_and_xla_agree(window):
+    encoder = make(window=window)
     given = policies.trajectories()
     expected = encoder(given)
     for jit in (False, True):
@@ -92,14 +106,16 @@ def test_it_starts_as_published():
 
 
 def test_its_configuration_makes_the_same_encoder():
-    encoder = TrajectoryEncoder(units=3, seed=7)
+    encoder = TrajectoryEncoder(units=3, window=2, seed=7)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(encoder))
     for made in (encoder, again):
         made.build((None, None, None, 3), (None, None, None, 2))
+    assert again.window == 2
     for a, b in zip(encoder.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_no_units_are_refused():
-    with pytest.raises(ValueError, match="units is 0"):
-        TrajectoryEncoder(units=0)
+@pytest.mark.parametrize("sizes", [{"units": 0}, {"window": 0}])
+def test_sizes_that_are_not_positive_are_refused(sizes):
+    with pytest.raises(ValueError, match="is 0"):
+        TrajectoryEncoder(**sizes)
