@@ -153,7 +153,8 @@ def cell(params: dict, scale: str, name: str, seed: int) -> ImageCell:
     members = schedule.pop("member_iterations")
     iterations = members if method == "single" else schedule["iterations"]
     batch = settings.pop("batch") or schedule["batch"][protocol]
-    schedule |= {"iterations": iterations[protocol], "batch": batch}
+    embedding = settings.pop("embedding") or schedule["embedding"]
+    schedule |= {"iterations": iterations[protocol], "batch": batch, "embedding": embedding}
     found = mode_set_file(scale, mode_set)
     if not found.is_file():
         stage = parameters.stage("classification", f"mode_sets@{scale}")

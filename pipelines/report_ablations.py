@@ -39,12 +39,12 @@ def markdown(shown: Table, caption: str) -> list[str]:
 
 
 def summary(ablations: Sequence[Ablation], measure: str | None) -> dict:
-    """Returns what summary.json has of the variants."""
-    return {
-        f"{name}-{run.seed}": {
-            "of": reference,
+    """Returns what summary.json has of the variants, by variant and the cell it differs from."""
+    found = {}
+    for name, reference, changes, run, of_cell in ablations:
+        difference = run.report.difference(of_cell.report, measure=measure)
+        found.setdefault(f"{name}-{run.seed}", {})[reference] = {
             "differs_in": changes,
-            "difference": run.report.difference(of_cell.report, measure=measure)._asdict(),
+            "difference": difference._asdict(),
         }
-        for name, reference, changes, run, of_cell in ablations
-    }
+    return found

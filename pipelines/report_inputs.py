@@ -6,6 +6,7 @@ inputs are known to be there.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,7 +92,7 @@ class Ablation(NamedTuple):
 
 def find_ablations(
     files,
-    variants: Mapping[str, str],
+    variants: Mapping[str, Sequence[str]],
     seeds: Sequence[int],
     settings: Callable[[str], dict],
     run: Callable[[str, int], Any],
@@ -100,7 +101,7 @@ def find_ablations(
 
     Args:
         files: where the report's inputs are.
-        variants: by name the cell it is a variant of; a cell named as its own variant is one
+        variants: by name the cells it is a variant of; a cell named as its own variant is one
             with other seeds.
         seeds: seeds of params.yaml, the first of which the cell has.
         settings: returns a cell's settings.
@@ -108,24 +109,28 @@ def find_ablations(
     """
     first = seeds[0]
     ablations = []
-    for name, reference in variants.items():
-        evaluated = files.evaluated_seeds(name)
-        reference_run = run(reference, first) if evaluated else None
-        own, others = settings(name), settings(reference)
-        changes = [f"{k}: {own[k]} (not {others[k]})" for k in own if own[k] != others[k]]
-        for seed in evaluated:
-            if reference_run is None or (name, seed) == (reference, first):
+    for name, references in variants.items():
+        for reference, seed in product(references, files.evaluated_seeds(name)):
+            itself = (name, seed) == (reference, first)
+            found, of_cell = run(name, seed), run(reference, first)
+            if itself or found is None or of_cell is None:
                 continue
-            if (found := run(name, seed)) is not None:
-                of_seed = [f"seed: {seed} (not {first})"] * (seed != first)
-                differences = ", ".join([*changes, *of_seed])
-                ablations.append(Ablation(name, reference, differences, found, reference_run))
+            own, others = settings(name), settings(reference)
+            changes = [f"{k}: {own[k]} (not {others[k]})" for k in own if own[k] != others[k]]
+            changes += [f"seed: {seed} (not {first})"] * (seed != first)
+            ablations.append(Ablation(name, reference, ", ".join(changes), found, of_cell))
     return ablations
 
 
-def variants_of_methods(methods: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
+def variants_of_methods(
+    methods: Mapping[str, Sequence[str]], columns: Sequence[str]
+) -> dict[str, list[str]]:
     """Returns the variants of cells named `<method>-<column>` for variants of methods."""
-    return {f"{own}-{at}": f"{other}-{at}" for own, other in methods.items() for at in columns}
+    return {
+        f"{own}-{column}": [f"{other}-{column}" for other in others]
+        for own, others in methods.items()
+        for column in columns
+    }
 
 
 def read_json(path: Path):

@@ -14,6 +14,7 @@ from pipelines import embedding_maps, report_images, report_images_inputs, repor
 MODES = ("omniglot", "mini_imagenet", "fc100", "cub", "flowers")
 CURVE = (0, 1, 5, 10)
 LEVELS = {"maml": 0.5, "film": 0.6, "film_body": 0.62, "protonet": 0.55, "single": 0.65}
+LEVELS |= {"film_clip": 0.63, "maml_clip": 0.52}
 WAYS = {"flowers": 16, "cub": 20}  # at most
 
 
@@ -376,7 +377,23 @@ def test_variants_are_compared_with_their_method(small, monkeypatch):
         difference = percent(variant[2] - cell["accuracy"][2], cell["mode"], "+")
         assert row == [f"{name}-2-5w1s", "film-2-5w1s", change, *both, difference, "0 (0)"]
     found = json.loads((inputs.results / "summary.json").read_text())["ablations"]
-    assert set(found) == {"film-2-5w1s-3", "film_body-2-5w1s-0"}
+    assert {name: list(cells) for name, cells in found.items()} == {
+        "film-2-5w1s-3": ["film-2-5w1s"],
+        "film_body-2-5w1s-0": ["film-2-5w1s"],
+    }
+    inputs.model("film_clip", "2", "5w1s")
+    inputs.model("maml_clip", "2", "5w1s")
+    run(monkeypatch, "--partial")
+    rows = rows_of_markdown(inputs.results / "table.md", "variant")
+    assert [row[:3] for row in rows[2:]] == [
+        ["film_clip-2-5w1s", "film-2-5w1s", "outer_clip: 2.0 (not None)"],
+        [
+            "film_clip-2-5w1s",
+            "maml_clip-2-5w1s",
+            "modulation: film (not None), method: MMAML (not MAML)",
+        ],
+        ["maml_clip-2-5w1s", "maml-2-5w1s", "outer_clip: 2.0 (not None)"],
+    ]
 
 
 def test_other_tasks_are_not_compared(small, monkeypatch):
