@@ -79,6 +79,8 @@ def cell(params: dict, scale: str, name: str, seed: int) -> PolicyCell:
     schedule["iterations"] = iterations[environment]
     for one_each in ("outer_learning_rate", "tasks_per_mode", "evaluation_rollouts"):
         schedule[one_each] = schedule[one_each][environment]
+    if (rate := settings.pop("outer_learning_rate")) is not None:
+        schedule["outer_learning_rate"] = rate
     tasks = {
         "environment": environment,
         "modes": int(modes) if modes.isdigit() else [modes],

@@ -1,12 +1,9 @@
 """Which modes a mode set has with the images at hand, and what the settings of a cell are."""
 
-import json
-
 import pytest
 import yaml
 from repository import ROOT
 
-from pipelines import classification
 from pipelines import params as parameters
 from pipelines.mode_sets import resolve
 
@@ -74,22 +71,6 @@ def test_settings_of_a_cell_come_from_method_member_and_protocol(params):
     assert (omniglot["batch"], omniglot["support"]) == (10, 5)
     other = parameters.classification_cell(params, "single-cub-20w1s")
     assert (other["inner_learning_rate"], other["inner_steps"], other["batch"]) == (0.01, 5, 4)
-
-
-def test_a_method_may_have_another_batch_and_embedding_than_the_scale(
-    params, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    modes = classification.mode_set_file("middle", "2")
-    modes.parent.mkdir(parents=True)
-    modes.write_text(json.dumps({"modes": {"omniglot": "its digest"}}))
-    scale = params["scales"]["middle"]["classification"]
-    plain = classification.cell(params, "middle", "film_clip-2-5w5s", 0).schedule
-    assert (plain["batch"], plain["embedding"]) == (scale["batch"]["5w5s"], scale["embedding"])
-    params["classification"]["methods"]["film_clip_narrow"]["batch"] = 3
-    narrow = classification.cell(params, "middle", "film_clip_narrow-2-5w5s", 0).schedule
-    assert (narrow["batch"], narrow["embedding"]) == (3, 8)
-    assert {key for key in plain if plain[key] != narrow[key]} == {"batch", "embedding"}
 
 
 @pytest.mark.parametrize(
