@@ -4,8 +4,9 @@ VENV ?= .venv
 # DEVICE=gpu installs TensorFlow with the CUDA libraries.
 DEVICE ?= cpu
 # Processes that run the tests. A file's tests share fixtures and stay in one of them; files run in
-# order, since those with few tests, which would come last, are the long ones.
-WORKERS ?= 2
+# order, since those with few tests, which would come last, are the long ones. Three keep two cores
+# busy while one waits for the processes it started.
+WORKERS ?= 3
 LOCK := $(if $(filter gpu,$(DEVICE)),requirements-gpu.lock,requirements.lock)
 STAMP := $(VENV)/.installed-$(DEVICE)
 BIN := $(VENV)/bin

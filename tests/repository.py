@@ -41,6 +41,8 @@ class Repository:
             "PYTHONPATH": str(path),
             "MLFLOW_TRACKING_URI": f"sqlite:///{path}/mlflow.db",
             "TF_CPP_MIN_LOG_LEVEL": "3",
+            # A few iterations repay no optimisation of the compiled code.
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",
             **dict(env),
         }
         # Python writes bytecode for users, and a second repro must not mind it.
