@@ -53,10 +53,12 @@ def main() -> None:
             "",
         ]
         for measure in TABLES[table]:
-            lines += measure(a)
+            section = measure(a)
+            print("\n".join(section), flush=True)  # a later one that fails costs only itself
+            lines += section
         report = a.output / f"{table}.md"
         report.write_text("\n".join(lines).rstrip() + "\n")
-        print(report.read_text())
+        print(f"Written to {report}.")
 
 
 def meta_iteration(a) -> list[str]:
@@ -184,7 +186,7 @@ def cpu_name() -> str:
 
 TABLES = {
     "regression": [meta_iteration, growth, memory, latency],
-    "classification": [images.meta_iteration, images.latency],
+    "classification": [images.latency, images.meta_iteration],
     "reinforcement": [policies.collection, policies.iteration],
 }
 

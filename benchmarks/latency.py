@@ -15,6 +15,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--size", type=int, help="of images; without it the task is regression")
     parser.add_argument("--filters", type=int, nargs="+", default=[32] * 4)
+    parser.add_argument("--calls", type=int, help="to time, after ten that are not")
     a = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: a.threads])
     import tensorflow as tf
@@ -25,7 +26,7 @@ def main() -> None:
         learner.export(f"{folder}/model")
         model = tf.saved_model.load(f"{folder}/model")
     times = []
-    for step in range(calls + 10):
+    for step in range((a.calls or calls) + 10):
         episodes = tasks.sample(2, 0, step)
         arrays = [tf.constant(array[:1]) for array in episodes[:3]]
         start = time.perf_counter()
@@ -47,9 +48,9 @@ def regression():
 def classifier(size, filters):
     """Returns the same of 5-way 1-shot classification with five queries."""
     import keras
+    from image_step import synthetic_tasks  # the script beside this one
 
     import mmaml_tf as mm
-    from benchmarks.image_step import synthetic_tasks
 
     learner = mm.MMAML(
         mm.networks.ConvNet(filters),

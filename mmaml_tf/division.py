@@ -41,14 +41,18 @@ class Division(NamedTuple):
         """
         if tasks is None:
             return cls()
-        on_gpu = bool(tf.config.list_physical_devices("GPU"))
         if shards == "auto":
-            shards = 1 if on_gpu else _threads()
+            shards = 1 if on_gpu() else _threads()
         if tasks_at_once == "auto":
-            tasks_at_once = tasks if on_gpu else max(1, _CACHE_BYTES // max(weight_bytes, 1))
+            tasks_at_once = tasks if on_gpu() else max(1, _CACHE_BYTES // max(weight_bytes, 1))
         shards = _largest_divisor(tasks, shards)
         of_shard = tasks // shards
         return cls(shards, of_shard // _largest_divisor(of_shard, tasks_at_once))
+
+
+def on_gpu() -> bool:
+    """Whether there is a GPU, which TensorFlow then works on."""
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def check(shards, tasks_at_once) -> None:

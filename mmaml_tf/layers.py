@@ -7,10 +7,14 @@ One layer serves the shared initialisation (`[in, out]`) and the adapted weights
 import contextlib
 import contextvars
 import functools
+import itertools
+import math
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from mmaml_tf.division import on_gpu
 
 _compiled_by_xla = contextvars.ContextVar("compiled_by_xla", default=False)
 
@@ -56,9 +60,61 @@ def dense(x, kernel, bias=None):
 
 
 def expand_to(per_task, like):
-    """Reshapes `[T, C]` to `[T, 1, ..., 1, C]` so that it broadcasts against `like`."""
+    """Makes `[T, C]` broadcast against `like`, `[T, ..., C]`."""
     ones = [1] * (like.shape.rank - 2)
+    if like.shape.rank > 3 and _sums_are_products(like.dtype):
+        sizes, one = _sizes(like), tf.ones([], like.dtype)
+        return tf.reshape(_to_points(per_task, math.prod(sizes[1:-1]), one), sizes)
     return tf.reshape(per_task, [-1, *ones, per_task.shape[-1]])
+
+
+def _mean_over_points(x):
+    """Returns `[T, C]`, the means of `[T, ..., C]`."""
+    if not _sums_are_products(x.dtype):
+        return tf.reduce_mean(x, axis=list(range(1, x.shape.rank - 1)))
+    tasks, *points, channels = _sizes(x)
+    points = math.prod(points)
+    scale = 1 / tf.cast(points, x.dtype)
+    return _over_points(tf.reshape(x, [tasks, points, channels]), scale)
+
+
+def _sums_are_products(dtype):
+    """Whether sums over the many points of images are products with ones.
+
+    On a CPU, XLA's own reductions take a multiple of the time and round more. On a GPU products
+    may round to fewer bits than the type has, and everywhere those of types of less than 32 bits.
+    """
+    return _compiled_by_xla.get() and not on_gpu() and dtype.size >= 4
+
+
+def _sizes(x):
+    """Returns the sizes of x's axes: numbers, or scalar tensors where they are not known yet."""
+    return [tf.shape(x)[i] if size is None else size for i, size in enumerate(x.shape)]
+
+
+def _over_points(x, scale):
+    """Returns scale times the sum over M of `[T, M, C]`, `[T, C]`."""
+    tasks, points, _ = _sizes(x)
+
+    @tf.custom_gradient
+    def add(x):
+        # Two equal rows, because a product with one row is done by a slower algorithm.
+        sums = tf.matmul(tf.fill([tasks, 2, points], scale), x)[:, 0]
+        return sums, lambda gradient: _to_points(gradient, points, scale)
+
+    return add(x)
+
+
+def _to_points(per_task, points, scale):
+    """Returns scale times `[T, C]`, repeated to `[T, M, C]`."""
+    tasks, channels = _sizes(per_task)
+
+    @tf.custom_gradient
+    def repeat(per_task):
+        repeated = tf.broadcast_to(scale * per_task[:, None], [tasks, points, channels])
+        return repeated, lambda gradient: _over_points(gradient, scale)
+
+    return repeat(per_task)
 
 
 def modulate(z, affine):
@@ -112,9 +168,10 @@ def conv2d(x, kernel, stride: int = 2, form: str = "auto"):
         form = "patches" if _compiled_by_xla.get() else "grouped" if grouped else "looped"
     per_task = kernel.shape.rank == 5
     height, width, size_in, size_out = kernel.shape[-4:]
-    margin = [[(size - 1) // 2] * 2 for size in (height, width)]
-    x = tf.pad(x, [[0, 0], [0, 0], *margin, [0, 0]])
-    tasks, points = (x.shape[i] or tf.shape(x)[i] for i in (0, 1))
+    tasks, points = _sizes(x)[:2]
+    if form != "patches":  # which pad by more
+        margin = [[(size - 1) // 2] * 2 for size in (height, width)]
+        x = tf.pad(x, [[0, 0], [0, 0], *margin, [0, 0]])
     if form == "patches":
         patches = _patches(x, height, width, stride)
         rows, columns = patches.shape[2:4]
@@ -168,17 +225,30 @@ def _has_grouped_gradient(dtype):
 
 
 def _patches(x, height, width, stride):
-    """Returns what each position of a kernel sees, `[T, N, H', W', h·w·in]`."""
-    rows, columns = ((x.shape[2] - height) // stride + 1, (x.shape[3] - width) // stride + 1)
-    # Strided slices differentiate to padding, which every compiler fuses; the patch operation of
-    # TensorFlow has a gradient through a sparse matrix. First along rows, then along columns,
-    # takes fewer of them than both at once.
-    x = tf.concat(
-        [x[:, :, :, j : j + stride * (columns - 1) + 1 : stride] for j in range(width)], axis=-1
-    )
-    return tf.concat(
-        [x[:, :, i : i + stride * (rows - 1) + 1 : stride] for i in range(height)], axis=-1
-    )
+    """Returns what each position of a kernel sees, `[T, N, H', W', h·w·in]`.
+
+    The padded image is cut into squares of stride × stride pixels, so that a row of a square is
+    one piece of memory and every slice is without steps, as are their gradients. The patch
+    operation of TensorFlow has a gradient through a sparse matrix.
+    """
+    tasks, points, _, _, size_in = _sizes(x)
+    pads, counts = [], []
+    for axis, size in ((2, height), (3, width)):
+        counts.append((x.shape[axis] - 1) // stride + 1)
+        before = (size - 1) // 2
+        squares = counts[-1] + (size - 1) // stride
+        pads.append([before, stride * squares - before - x.shape[axis]])
+    # A stride beyond the kernel's size leaves pixels at the end that no position sees.
+    x = x[:, :, : x.shape[2] + min(pads[0][1], 0), : x.shape[3] + min(pads[1][1], 0)]
+    x = tf.pad(x, [[0, 0], [0, 0], *([before, max(after, 0)] for before, after in pads), [0, 0]])
+    (rows, columns), side = counts, stride * size_in
+    x = tf.reshape(x, [tasks, points, -1, stride, x.shape[3] // stride, side])
+    seen = []
+    for i, j in itertools.product(range(height), range(0, width, stride)):
+        across = slice(i // stride, i // stride + rows)
+        along = slice(j // stride, j // stride + columns)
+        seen.append(x[:, :, across, i % stride, along, : size_in * min(stride, width - j)])
+    return tf.concat(seen, axis=-1)
 
 
 def moments(x, axes, shift=None, keepdims=False, name=None):
@@ -205,8 +275,9 @@ def batch_normalise(z, statistics_of, epsilon: float = 1e-5):
     Returns:
         A tensor of z's shape.
     """
-    mean, variance = moments(statistics_of, axes=[1, 2, 3], keepdims=True)
-    return (z - mean) * tf.math.rsqrt(variance + epsilon)
+    mean = _mean_over_points(statistics_of)
+    variance = _mean_over_points(tf.square(statistics_of - expand_to(mean, statistics_of)))
+    return (z - expand_to(mean, z)) * expand_to(tf.math.rsqrt(variance + epsilon), z)
 
 
 @keras.saving.register_keras_serializable("mmaml_tf")

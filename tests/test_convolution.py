@@ -86,7 +86,8 @@ def learner(recipe="MMAML", steps=2, jit=False, form="auto", **loop):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("per_task", [True, False])
 @pytest.mark.parametrize(
-    ("tasks", "size", "stride", "kernel_size"), [(3, 9, 2, 3), (3, 8, 2, 3), (9, 5, 1, 5)]
+    ("tasks", "size", "stride", "kernel_size"),
+    [(3, 9, 2, 3), (3, 8, 2, 3), (9, 5, 1, 5), (3, 11, 3, 3), (3, 9, 3, 1), (3, 8, 2, 5)],
 )
 def test_every_form_equals_the_definition(form, per_task, tasks, size, stride, kernel_size):
     x = random(tasks, 2, size, size + 1, 2)
@@ -97,6 +98,47 @@ def test_every_form_equals_the_definition(form, per_task, tasks, size, stride, k
     found = layers.conv2d(tf.constant(x), given, stride, form)
     expected = np.stack([numpy_convolution(a, k, stride) for a, k in zip(x, kernel, strict=True)])
     np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("modulated", [True, False])
+def test_sums_as_products_change_nothing(modulated):
+    """Under XLA on a CPU, sums over points are products with ones: to second order the same."""
+    z, u = (tf.constant(random(TASKS, 4, 5, 6, 3, seed=i)) for i in (0, 1))
+    scale, shift = (tf.constant(random(TASKS, 3, seed=i)) for i in (2, 3))
+
+    def derivatives():
+        with tf.GradientTape() as outer:
+            outer.watch([z, scale, shift])
+            with tf.GradientTape() as inner:
+                inner.watch([z, scale, shift])
+                y = layers.batch_normalise(z, statistics_of=z[:, :3])
+                y = tf.tanh(layers.modulate(y, (scale, shift) if modulated else None))
+                loss = tf.reduce_sum(u * y)
+            first = inner.gradient(loss, [z, scale, shift])
+            total = tf.add_n([tf.reduce_sum(g**3) for g in first if g is not None])
+        return [y, *first, *outer.gradient(total, [z, scale, shift])]
+
+    expected = derivatives()
+    with layers.compiled_by_xla(True):
+        found = derivatives()
+    for a, b in zip(found, expected, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
+
+
+def test_sums_as_products_are_as_exact_as_reductions():
+    """Batch statistics of a large batch of images in single precision, against double."""
+    z = random(1, 75, 42, 42, 4).astype(np.float32) + 3
+
+    def error(xla):
+        with layers.compiled_by_xla(xla):
+            found = tf.function(lambda x: layers.batch_normalise(x, x), jit_compile=xla)(z)
+        exact = z.astype(np.float64)
+        exact = (exact - exact.mean((1, 2, 3))) / np.sqrt(exact.var((1, 2, 3)) + 1e-5)
+        return np.abs(found - exact).max()
+
+    assert error(True) < max(2 * error(False), 1e-6)
 
 
 def test_an_unknown_form_is_refused():
