@@ -68,16 +68,6 @@ def expand_to(per_task, like):
     return tf.reshape(per_task, [-1, *ones, per_task.shape[-1]])
 
 
-def _mean_over_points(x):
-    """Returns `[T, C]`, the means of `[T, ..., C]`."""
-    if not _sums_are_products(x.dtype):
-        return tf.reduce_mean(x, axis=list(range(1, x.shape.rank - 1)))
-    tasks, *points, channels = _sizes(x)
-    points = math.prod(points)
-    scale = 1 / tf.cast(points, x.dtype)
-    return _over_points(tf.reshape(x, [tasks, points, channels]), scale)
-
-
 def _sums_are_products(dtype):
     """Whether sums over the many points of images are products with ones.
 
@@ -275,9 +265,20 @@ def batch_normalise(z, statistics_of, epsilon: float = 1e-5):
     Returns:
         A tensor of z's shape.
     """
+    if not _sums_are_products(z.dtype):
+        mean, variance = moments(statistics_of, axes=[1, 2, 3], keepdims=True)
+        return (z - mean) * tf.math.rsqrt(variance + epsilon)
     mean = _mean_over_points(statistics_of)
     variance = _mean_over_points(tf.square(statistics_of - expand_to(mean, statistics_of)))
     return (z - expand_to(mean, z)) * expand_to(tf.math.rsqrt(variance + epsilon), z)
+
+
+def _mean_over_points(x):
+    """Returns `[T, C]`, the means of `[T, ..., C]`."""
+    tasks, *points, channels = _sizes(x)
+    points = math.prod(points)
+    scale = 1 / tf.cast(points, x.dtype)
+    return _over_points(tf.reshape(x, [tasks, points, channels]), scale)
 
 
 @keras.saving.register_keras_serializable("mmaml_tf")
