@@ -89,6 +89,13 @@ def prefetched(batches: tf.data.Dataset, count: int) -> tf.data.Dataset:
 
     tf.data's tuning is off. It has nothing to choose here, and its thread, which sleeps twice as
     long each time (10, 20, 41 s ...), every now and then holds up the end of `fit` until it wakes.
+
+    Args:
+        batches: a dataset of batches of tasks.
+        count: batches drawn ahead of the one in use; each stays in memory.
+
+    Returns:
+        A dataset of the same batches in the same order.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
