@@ -61,10 +61,10 @@ def dense(x, kernel, bias=None):
 
 def expand_to(per_task, like):
     """Makes `[T, C]` broadcast against `like`, `[T, ..., C]`."""
-    ones = [1] * (like.shape.rank - 2)
     if like.shape.rank > 3 and _sums_are_products(like.dtype):
         sizes, one = _sizes(like), tf.ones([], like.dtype)
         return tf.reshape(_to_points(per_task, math.prod(sizes[1:-1]), one), sizes)
+    ones = [1] * (like.shape.rank - 2)
     return tf.reshape(per_task, [-1, *ones, per_task.shape[-1]])
 
 
@@ -88,7 +88,7 @@ def _over_points(x, scale):
 
     @tf.custom_gradient
     def add(x):
-        # Two equal rows, because a product with one row is done by a slower algorithm.
+        # Two equal rows: a product with one is done by an algorithm that is slower and rounds more.
         sums = tf.matmul(tf.fill([tasks, 2, points], scale), x)[:, 0]
         return sums, lambda gradient: _to_points(gradient, points, scale)
 
@@ -159,17 +159,16 @@ def conv2d(x, kernel, stride: int = 2, form: str = "auto"):
     per_task = kernel.shape.rank == 5
     height, width, size_in, size_out = kernel.shape[-4:]
     tasks, points = _sizes(x)[:2]
-    if form != "patches":  # which pad by more
-        margin = [[(size - 1) // 2] * 2 for size in (height, width)]
-        x = tf.pad(x, [[0, 0], [0, 0], *margin, [0, 0]])
     if form == "patches":
         patches = _patches(x, height, width, stride)
         rows, columns = patches.shape[2:4]
         kernels = tf.reshape(kernel, [-1, height * width * size_in, size_out])
         flat = tf.reshape(patches, [tasks, points * rows * columns, kernels.shape[1]])
         z = tf.matmul(flat, kernels if per_task else kernels[0])
-        z = tf.reshape(z, [tasks, points, rows, columns, size_out])
-    elif not per_task:
+        return tf.reshape(z, [tasks, points, rows, columns, size_out])
+    margin = [[(size - 1) // 2] * 2 for size in (height, width)]
+    x = tf.pad(x, [[0, 0], [0, 0], *margin, [0, 0]])
+    if not per_task:
         z = tf.nn.conv2d(tf.reshape(x, [-1, *x.shape[2:]]), kernel, stride, "VALID")
         z = tf.reshape(z, [tasks, points, *z.shape[1:]])
     elif form == "looped":
