@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import time
+from unittest import mock
 
 import numpy as np
 
@@ -31,6 +32,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--no-xla", action="store_true")
     parser.add_argument("--dtype", default="float32", help="Keras's dtype policy of the network")
     parser.add_argument("--gradient", help="npy file to write the batch's meta-gradient to")
+    parser.add_argument(
+        "--program", help="npz file for the step as a GPU gets it, which peers/xla_program.py runs"
+    )
     return parser.parse_args()
 
 
@@ -60,6 +64,9 @@ def main() -> None:
         result |= found
         if a.gradient:
             np.save(a.gradient, gradient)
+    if a.program:
+        np.savez_compressed(a.program, **program(learner, tasks.sample(a.tasks, 0)))
+        return
     start = time.perf_counter()
     learner.fit(tasks.dataset(a.tasks, 0), steps_per_epoch=1, verbose=0)
     result["first_step_s"] = time.perf_counter() - start
@@ -119,6 +126,28 @@ def check(learner, weights, batch) -> tuple[dict, np.ndarray]:
         "gradient_norm": float(tf.linalg.global_norm(gradients)),
     }
     return found, np.concatenate([np.ravel(g) for g in gradients])
+
+
+def program(learner, episodes) -> dict:
+    """Returns the gradient of a batch as a program for XLA, its arguments and its results.
+
+    It is for machines whose GPU TensorFlow does not see, or which lack TensorFlow.
+    """
+    import tensorflow as tf
+
+    shard = [tf.constant(array) for array in episodes[:4]]
+    shard += [None, learner.task_weights(len(shard[0]))]
+    with mock.patch("mmaml_tf.layers.on_gpu", return_value=True):
+        graph = learner._shard_gradients.get_concrete_function(*shard, groups=1)
+        text = learner._shard_gradients.experimental_get_compiler_ir(*shard, groups=1)
+        hlo = text(stage="hlo_serialized")
+        results = tf.nest.flatten(learner._shard_gradients(*shard, groups=1))
+    weights = {id(v.handle): v for v in graph.variables}
+    captured = [weights[id(t)] if t.dtype == tf.resource else t for t in graph.captured_inputs]
+    arguments = [array for array in shard if array is not None] + captured
+    named = {f"argument_{i:03d}": np.asarray(array) for i, array in enumerate(arguments)}
+    named |= {f"result_{i:03d}": np.asarray(array) for i, array in enumerate(results)}
+    return {"hlo": np.frombuffer(hlo, np.uint8), **named}
 
 
 if __name__ == "__main__":

@@ -29,15 +29,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=5, help="0 skips the timing")
     parser.add_argument("--iterations", type=int, default=20, help="per repetition")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     return parser.parse_args()
 
 
-def read_weights(path) -> list[torch.Tensor]:
+def read_weights(path, device) -> list[torch.Tensor]:
     """Reads kernels `[h, w, in, out]` and the linear layer `[in, out]` into PyTorch's layouts."""
     with np.load(path) as file:
         arrays = [torch.from_numpy(file[name]) for name in sorted(file.files)]
     axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
-    return [a.permute(axes[a.ndim]).contiguous().requires_grad_() for a in arrays]
+    return [a.permute(axes[a.ndim]).contiguous().to(device).requires_grad_() for a in arrays]
 
 
 def forward(weights, images):
@@ -86,24 +87,26 @@ def main() -> None:
     """Checks the work on the given batch, then times fresh batches, drawn outside the clock."""
     a = parse_arguments()
     torch.set_num_threads(a.threads)
-    weights = read_weights(a.weights)
+    weights = read_weights(a.weights, a.device)
     with np.load(a.batch) as file:
         batch = [
             torch.from_numpy(file[k]) for k in ("support_x", "support_y", "query_x", "query_y")
         ]
     batch = [b.permute(0, 1, 4, 2, 3).contiguous() if b.ndim == 5 else b.long() for b in batch]
     result = {"framework": "PyTorch", "version": torch.__version__}
-    result["loss"] = backward(weights, batch)
+    result["loss"] = backward(weights, [b.to(a.device) for b in batch])
     norms = [w.grad.square().sum() for w in weights]
     result["gradient_norm"] = float(torch.stack(norms).sum().sqrt())
     optimizer = torch.optim.Adam(weights, OUTER_LEARNING_RATE)
     rng, times = np.random.default_rng(0), []
     for step in range(WARM_UP + a.repetitions * a.iterations):
-        batch = random_batch(rng, a.tasks, a.size)
+        batch = [b.to(a.device) for b in random_batch(rng, a.tasks, a.size)]
         start = time.perf_counter()
         optimizer.zero_grad()
         backward(weights, batch)
         optimizer.step()
+        if a.device == "cuda":
+            torch.cuda.synchronize()
         seconds = time.perf_counter() - start
         if step == 0:
             result["first_step_s"] = seconds
