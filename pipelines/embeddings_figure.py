@@ -37,7 +37,7 @@ def draw(scale: str, seeds: Sequence[int], path: Path) -> list[str]:
     for title, found in embedded.items():
         if found is None:
             panels[title] = None, None, None
-            notes.append(f"{title}: {NOT_RUN}.")
+            notes.append(f"{title}: {_why_missing(scale, *PANELS[title], seeds)}.")
             continue
         settings = SETTINGS[PANELS[title][0]]
         points, mode = tsne(found, settings)
@@ -49,6 +49,14 @@ def draw(scale: str, seeds: Sequence[int], path: Path) -> list[str]:
     if any(embedded.values()):
         embedding_plots.domains(panels, path)
     return notes
+
+
+def _why_missing(scale, domain, name, seeds):
+    # Metrics are small and kept with the code, the arrays that embeddings are among may be gone.
+    files = (Files(domain, scale).evaluated(name, seed) for seed in seeds)
+    if any(metrics.is_file() and not arrays.is_file() for arrays, metrics in files):
+        return "the arrays of its evaluation are not here"
+    return NOT_RUN
 
 
 def _embeddings(scale, domain, name, seeds):

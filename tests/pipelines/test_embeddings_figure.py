@@ -20,6 +20,12 @@ def test_each_panel_has_its_settings_or_is_said_to_be_missing(tmp_path, monkeypa
         f"{title}: not run." for title in embeddings_figure.PANELS
     ]
     assert not picture.exists()
+    metrics = pathlib.Path("results/laptop/regression/metrics/film_5-1.json")
+    metrics.parent.mkdir(parents=True)
+    metrics.touch()
+    regression, *others = embeddings_figure.draw("laptop", [0, 1], picture)
+    assert regression == "Regression, 5 modes: the arrays of its evaluation are not here."
+    assert all(note.endswith("not run.") for note in others)
     rng = np.random.default_rng(0)
     mode = np.repeat(np.arange(5), 420)
     modes = np.array(["a", "b", "c", "d", "e"])
