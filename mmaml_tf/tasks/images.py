@@ -264,30 +264,39 @@ class ImageTasks:
 
     def _episodes(self, draws, origin=None):
         """Returns the episodes of draws `[(mode, draw)]` of equal size."""
-        support, query = zip(*(self._images(mode, draw) for mode, draw in draws), strict=True)
-        (support_x, support_y), (query_x, query_y) = (
-            [np.stack(part) for part in zip(*half, strict=True)] for half in (support, query)
-        )
+        ways = len(draws[0][1].rows)
+        halves = []
+        for points in (self.support, self.queries):
+            x = np.empty((len(draws), ways * points, *self.image_shape), np.float32)
+            halves.append((x, np.empty(x.shape[:2], np.int32)))
+        for task, (mode, draw) in enumerate(draws):
+            images = self._images(mode, draw)
+            parts = images[:, : self.support], images[:, self.support :]
+            for (x, y), part, order in zip(halves, parts, draw.order, strict=True):
+                _write_floats(x[task], part.reshape(-1, *part.shape[2:])[order])
+                y[task] = order // part.shape[1]
         mode = np.array([self.modes.index(mode) for mode, _ in draws], np.int32)
-        return Episodes(support_x, support_y, query_x, query_y, mode, origin)
+        return Episodes(*halves[0], *halves[1], mode, origin)
 
     def _images(self, mode, draw):
-        """Returns ((support images, labels), (query images, labels)) of one task."""
+        """Returns the images of one task as bytes, `[N, K + Q, H, W, C]`."""
         ways, points = draw.rows.shape
         images = self._sources[mode].images[draw.rows.reshape(-1)]
         images = images.reshape(ways, points, *images.shape[1:])
         for turn in (1, 2, 3):
             turned = draw.turns == turn
             images[turned] = np.rot90(images[turned], turn, axes=(2, 3))
-        images = images.astype(np.float32) / np.float32(255)
-        if images.shape[-1] < self.channels:
-            images = np.repeat(images, self.channels, axis=-1)
-        parts = images[:, : self.support], images[:, self.support :]
-        halves = []
-        for part, order in zip(parts, draw.order, strict=True):
-            labels = np.repeat(np.arange(ways, dtype=np.int32), part.shape[1])
-            halves.append((part.reshape(-1, *part.shape[2:])[order], labels[order]))
-        return halves
+        return images
+
+
+def _write_floats(out, images):
+    """Writes bytes to `out` as numbers in [0, 1]; those of grey images to each of its channels."""
+    if images.shape[-1] == out.shape[-1]:
+        np.divide(images, np.float32(255), out=out)
+        return
+    grey = images[..., 0] / np.float32(255)
+    for channel in range(out.shape[-1]):  # many times as fast as repeating or broadcasting
+        out[..., channel] = grey
 
 
 class HeldOutImages:
