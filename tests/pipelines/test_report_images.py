@@ -389,6 +389,11 @@ def test_variants_are_compared_with_their_method(small, monkeypatch):
         ["film_clip-2-5w1s", "film-2-5w1s", "outer_clip: 2.0 (not None)"],
         [
             "film_clip-2-5w1s",
+            "maml-2-5w1s",
+            "modulation: film (not None), outer_clip: 2.0 (not None), method: MMAML (not MAML)",
+        ],
+        [
+            "film_clip-2-5w1s",
             "maml_clip-2-5w1s",
             "modulation: film (not None), method: MMAML (not MAML)",
         ],
