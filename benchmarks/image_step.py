@@ -1,7 +1,7 @@
 """One MAML meta-iteration of the convolutional network, timed through `learner.fit`.
 
 Takes the same command line as `peers/pytorch_images.py` and does the same work. Prints one JSON
-line.
+line, or with `--program` writes the step to a file instead.
 """
 
 import argparse
@@ -35,7 +35,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--program", help="npz file for the step as a GPU gets it, which peers/xla_program.py runs"
     )
-    return parser.parse_args()
+    a = parser.parse_args()
+    if a.program and a.no_xla:
+        parser.error("--program writes what XLA compiles; leave --no-xla out.")
+    return a
 
 
 def main() -> None:
