@@ -18,6 +18,9 @@ from pipelines.plot_style import (
     save,
 )
 
+# A model may not have run, or the arrays of its evaluation are elsewhere.
+_NONE = "no embeddings here"
+
 
 def draw(
     embedded: Mapping[str, Embeddings | None],
@@ -89,7 +92,7 @@ def _map(ax, points, mode) -> list[int]:
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_visible(True)
-    note_if_empty(ax, points is not None)
+    note_if_empty(ax, points is not None, _NONE)
     if points is None:
         return []
     numbers = np.unique(mode).tolist()
@@ -119,7 +122,7 @@ def confusions(panels: Mapping[str, tuple[np.ndarray, Sequence[str]]], path: Pat
         for ax, (counts, modes) in zip(axes, panels.values(), strict=True):
             ax.set_xticks([])
             ax.set_yticks([])
-            note_if_empty(ax, counts is not None)
+            note_if_empty(ax, counts is not None, _NONE)
             if counts is None:
                 continue
             shares = 100 * counts / counts.sum(axis=1, keepdims=True)

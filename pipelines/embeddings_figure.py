@@ -8,7 +8,7 @@ import numpy as np
 from pipelines import embedding_plots
 from pipelines.embedding_maps import COMMON, SETTINGS, SILHOUETTE, Embeddings, tsne
 from pipelines.report_inputs import Files
-from pipelines.report_texts import NOT_RUN
+from pipelines.report_texts import NOT_HERE, NOT_RUN
 
 #: by title, the domain and the MMAML of a panel, as in the published figure
 PANELS = {
@@ -55,7 +55,7 @@ def _why_missing(scale, domain, name, seeds):
     # Metrics are small and kept with the code, the arrays that embeddings are among may be gone.
     files = (Files(domain, scale).evaluated(name, seed) for seed in seeds)
     if any(metrics.is_file() and not arrays.is_file() for arrays, metrics in files):
-        return "the arrays of its evaluation are not here"
+        return NOT_HERE
     return NOT_RUN
 
 

@@ -5,7 +5,7 @@ import tempfile
 
 import numpy as np
 
-from pipelines import cells
+from pipelines import cells, scores
 from pipelines import params as parameters
 
 # Tasks of each mode whose embeddings are kept for the picture.
@@ -24,6 +24,7 @@ def main() -> None:
     if cell.left_out:
         print(f"{cell.run_name} is left out: none of its modes has data.")
         np.savez(cell.evaluation)
+        scores.save(cell.metrics)
         cell.metrics.write_text(json.dumps({"cell": cell.name, "left_out": True}) + "\n")
         return
 
@@ -36,20 +37,21 @@ def main() -> None:
     report = evaluation.evaluate(learner, held_out, curve=settings["curve"])
     print(f"{cell.run_name}\n{report}", flush=True)
 
-    arrays = dict(report.measures)
+    measured = {
+        "mode": report.mode,
+        "modes": report.modes,
+        "steps": report.steps,
+        "curve": report.curve,
+        **report.measures,
+    }
+    embeddings = {}
     if learner.encoder is not None:
         count = min(_EMBEDDED_PER_MODE, cell.schedule["tasks_per_mode"])
         embedded = cell.held_out(params, count)
-        arrays["embeddings"] = evaluation.task_embeddings(learner, embedded)
-        arrays["embeddings_mode"] = embedded.mode
-    np.savez(
-        cell.evaluation,
-        mode=report.mode,
-        modes=report.modes,
-        steps=report.steps,
-        curve=report.curve,
-        **arrays,
-    )
+        embeddings["embeddings"] = evaluation.task_embeddings(learner, embedded)
+        embeddings["embeddings_mode"] = embedded.mode
+    np.savez(cell.evaluation, **measured, **embeddings)
+    scores.save(cell.metrics, **measured)
     metrics = {
         "cell": cell.name,
         "seed": cell.seed,

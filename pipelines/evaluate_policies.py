@@ -6,6 +6,7 @@ import tempfile
 import numpy as np
 
 from pipelines import params as parameters
+from pipelines import scores
 
 # Tasks of each mode of which one rollout is kept for pictures.
 _EXAMPLES_PER_MODE = 4
@@ -35,19 +36,22 @@ def main() -> None:
 
     cell.evaluation.parent.mkdir(parents=True, exist_ok=True)
     cell.metrics.parent.mkdir(parents=True, exist_ok=True)
-    embeddings = {}
-    if result.embeddings is not None:
-        embeddings = {"embeddings": result.embeddings, "embeddings_mode": held_out.mode}
-    np.savez(
-        cell.evaluation,
-        mode=result.report.mode,
-        modes=result.report.modes,
-        steps=result.report.steps,
-        curve=result.report.curve,
+    measured = {
+        "mode": result.report.mode,
+        "modes": result.report.modes,
+        "steps": result.report.steps,
+        "curve": result.report.curve,
         **result.report.measures,
-        **{f"examples_{name}": array for name, array in result.examples._asdict().items()},
-        **embeddings,
-    )
+        "examples_goals": result.examples.goals,
+    }
+    drawn = {
+        "examples_observations": result.examples.observations,
+        "examples_mode": result.examples.mode,
+    }
+    if result.embeddings is not None:
+        drawn |= {"embeddings": result.embeddings, "embeddings_mode": held_out.mode}
+    np.savez(cell.evaluation, **measured, **drawn)
+    scores.save(cell.metrics, **measured)
     metrics = {
         "cell": cell.name,
         "seed": cell.seed,

@@ -149,11 +149,11 @@ def method_legend(fig, panels, markers_only=False, level=(), more: Mapping[str, 
         fig.legend(handles, labels, loc="outside lower center", ncols=4)
 
 
-def note_if_empty(ax, content):
-    """Writes "not run" into a panel without content."""
+def note_if_empty(ax, content, note="not run"):
+    """Writes a note into a panel without content."""
     if not content:
         where = {"transform": ax.transAxes, "ha": "center", "bbox": BEHIND_TEXT}
-        ax.text(0.5, 0.6, "not run", color="#666666", **where)
+        ax.text(0.5, 0.6, note, color="#666666", **where)
 
 
 def panel_grid(

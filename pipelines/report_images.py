@@ -19,7 +19,7 @@ from pipelines.plot_style import Band
 from pipelines.report_images_data import Results
 from pipelines.report_images_notes import deviation_notes, protocol_notes, table_notes
 from pipelines.report_page import Section, bullets, figure, paragraph, write_domain
-from pipelines.report_texts import listed, title
+from pipelines.report_texts import NOT_HERE, NOT_RUN, listed, title
 
 _MAPS = embedding_maps.SETTINGS["classification"]
 _SHOWN_QUERIES = 5
@@ -185,7 +185,8 @@ def page_sections(results: Results, missing_examples: str) -> list[Section]:
     def shown(name):
         return figure(f"plots/{name}.png", captions[name])
 
-    embeddings = paragraph("MMAML (FiLM) was not run.")
+    ran = any(cell.runs for cell in results.cells.values() if cell.kind == "film")
+    embeddings = paragraph(f"MMAML (FiLM): {NOT_HERE if ran else NOT_RUN}.")
     if any(embedded_by_mode_set(results).values()):
         embeddings = shown("embeddings") + shown("confusions")
     episodes = (

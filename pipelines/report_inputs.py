@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipelines import params as parameters
+from pipelines import scores
 
 #: stands for each member's own number of inner steps where members with different ones are joined
 OWN_STEPS = -1
@@ -39,7 +40,7 @@ class Files:
 
     def evaluated_seeds(self, name: str) -> list[int]:
         """Returns the seeds that a model was evaluated with."""
-        stems = (path.stem for path in (self.models / "evaluation").glob(f"{name}-*.npz"))
+        stems = (path.stem for path in (self.results / "metrics").glob(f"{name}-*.json"))
         seeds = (stem.removeprefix(f"{name}-") for stem in stems)
         return sorted(int(seed) for seed in seeds if seed.isdecimal())
 
@@ -64,11 +65,16 @@ class Files:
         return stages
 
     def read(self, name: str, seed: int) -> tuple[dict, dict] | None:
-        """Returns the arrays and metrics of an evaluation, or None where one is missing."""
+        """Returns the arrays and metrics of an evaluation, or None where one is missing.
+
+        Where the arrays are gone, the scores among them do.
+        """
         arrays, metrics = self.evaluated(name, seed)
-        if not (arrays.is_file() and metrics.is_file()):
+        kept = scores.path(metrics)
+        found = next((path for path in (arrays, kept) if path.is_file()), None)
+        if found is None or not metrics.is_file():
             return None
-        with np.load(arrays) as file:
+        with np.load(found) as file:
             return dict(file), read_json(metrics)
 
 

@@ -20,7 +20,7 @@ from pipelines.published import METHODS
 from pipelines.report_page import Section, bullets, figure, paragraph, write_domain
 from pipelines.report_policies_data import Results, environment_title
 from pipelines.report_policies_notes import deviation_notes, protocol_notes, table_notes
-from pipelines.report_texts import NOT_RUN, listed
+from pipelines.report_texts import NOT_HERE, NOT_RUN, listed
 
 _MAPS = embedding_maps.SETTINGS["reinforcement"]
 # Rollouts are shown of the set with so many modes, or nearly so many.
@@ -84,7 +84,7 @@ def draw(results: Results, frames: dict, directory: Path) -> None:
     if name:
         rows = {}
         for kind in _SHOWN_METHODS:
-            for run in results.runs(kind, name)[:1]:
+            for run in shown_runs(results, kind, name)[:1]:
                 positions = run.examples.observations[..., :2]
                 rows[METHODS[kind].label] = positions, run.examples.goals, run.examples.mode
         path = directory / "trajectories.png"
@@ -121,16 +121,28 @@ def _band(cell):
 
 
 def shown_set(results: Results, environment: str, kinds) -> str | None:
-    """Returns the set of an environment whose rollouts are shown, None if none of `kinds` ran.
+    """Returns the set of an environment whose rollouts are shown, None if `kinds` have none.
 
-    It is one that most of them ran on.
+    It is one that most of them have rollouts of.
     """
-    ran = {
-        name: sum(bool(results.runs(kind, name)) for kind in kinds)
+    counts = {
+        name: sum(bool(shown_runs(results, kind, name)) for kind in kinds)
         for name in results.environments.get(environment, {})
     }
-    shown = [name for name in ran if ran[name] and ran[name] == max(ran.values())]
+    shown = [name for name in counts if counts[name] and counts[name] == max(counts.values())]
     return min(shown, key=lambda name: _unlike_shown(results.sets[name]), default=None)
+
+
+def shown_runs(results: Results, kind: str, column: str) -> list:
+    """Returns the runs of a kind on a set of goals that have rollouts to show."""
+    return [run for run in results.runs(kind, column) if run.examples]
+
+
+def _none_to_show(results, environment, kinds):
+    """Returns why kinds have no rollouts of an environment."""
+    names = results.environments.get(environment, {})
+    ran = any(results.runs(kind, name) for kind in kinds for name in names)
+    return NOT_HERE if ran else NOT_RUN
 
 
 def _unlike_shown(goals):
@@ -138,9 +150,9 @@ def _unlike_shown(goals):
 
 
 def embedded_by_set(results: Results) -> dict[str, embedding_maps.Embeddings | None]:
-    """Returns by set of goals the embeddings of the first MMAML that ran, or None."""
+    """Returns by set of goals the embeddings of the first MMAML run that has any, else None."""
     return {
-        name: next((run.embeddings for run in results.runs("mmaml", name)), None)
+        name: next((r.embeddings for r in results.runs("mmaml", name) if r.embeddings), None)
         for name in results.sets
     }
 
@@ -163,9 +175,9 @@ def rollout_frames(results: Results) -> tuple[dict[str, Strip], dict[str, str]]:
             continue
         name = shown_set(results, environment, ["mmaml"])
         if name is None:
-            missing[environment] = f"MMAML was {NOT_RUN}."
+            missing[environment] = f"MMAML: {_none_to_show(results, environment, ['mmaml'])}."
             continue
-        run = results.runs("mmaml", name)[0]
+        run = shown_runs(results, "mmaml", name)[0]
         try:
             frames[environment] = draw_rollouts(environment, run.examples, run.report.modes)
         except CannotDrawError as error:
@@ -207,7 +219,8 @@ def page_sections(results: Results, frames: dict, missing_frames: dict) -> list[
 
 def _rollouts(results, frames, missing_frames):
     name = shown_set(results, "point_mass", _SHOWN_METHODS)
-    body = paragraph("Neither MMAML nor ProMP was run on the point mass.")
+    why = _none_to_show(results, "point_mass", _SHOWN_METHODS)
+    body = paragraph(f"Paths of the point mass are not shown. MMAML and ProMP: {why}.")
     if name:
         caption = TRAJECTORIES.format(set=results.sets[name].full_title.capitalize())
         body = figure("plots/trajectories.png", caption)
@@ -224,7 +237,8 @@ def _rollouts(results, frames, missing_frames):
 def _embeddings(results):
     environments = embedded_panels(results)
     if not environments:
-        return paragraph("MMAML was not run.")
+        why = {_none_to_show(results, name, ["mmaml"]) for name in results.environments}
+        return paragraph(f"MMAML: {NOT_HERE if NOT_HERE in why else NOT_RUN}.")
     body = paragraph(EMBEDDINGS) + paragraph(embedding_maps.CONFUSION)
     for environment in environments:
         name = environment_title(environment).capitalize()

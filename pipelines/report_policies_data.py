@@ -22,7 +22,8 @@ class Run(NamedTuple):
         report: `mmaml_tf.evaluation.Report`.
         seed: its seed.
         digest: that of the held-out goals; None for a Multi-ProMP, whose members each have one.
-        examples: `mmaml_tf.rl.evaluation.Examples`.
+        goals: `[n, G]` of the tasks whose rollouts are shown.
+        examples: `mmaml_tf.rl.evaluation.Examples`, their rollouts; None where these are gone.
         iterations: outer iterations of its training; a Multi-ProMP's are those of one member.
         environment_steps: of its training, those of all members together.
         rollouts: of each task in the evaluation.
@@ -35,7 +36,8 @@ class Run(NamedTuple):
     report: Any
     seed: int
     digest: str | None
-    examples: Any
+    goals: np.ndarray
+    examples: Any | None
     iterations: int
     environment_steps: int
     rollouts: int
@@ -46,8 +48,8 @@ class Run(NamedTuple):
 
     @property
     def tasks(self) -> list:
-        """What its tasks are told by beside their digest: the goals of the examples."""
-        return self.examples.goals.tolist()
+        """What its tasks are told by beside their digest."""
+        return self.goals.tolist()
 
 
 class Cell(NamedTuple):

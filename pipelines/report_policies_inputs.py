@@ -111,12 +111,14 @@ def _run(files, name, seed):
         return None
     arrays, metrics = found
     report = report_of(arrays, "return")
+    examples = [arrays.get(f"examples_{name}") for name in Examples._fields]
     steps_each = metrics["environment_steps"] / metrics["iterations"]
     return Run(
         report,
         seed,
         metrics["held_out_digest"],
-        Examples(*(arrays[f"examples_{name}"] for name in Examples._fields)),
+        arrays["examples_goals"],
+        None if any(array is None for array in examples) else Examples(*examples),
         metrics["iterations"],
         metrics["environment_steps"],
         metrics["rollouts"],
@@ -142,15 +144,17 @@ def join(members: Sequence[Run], modes: Sequence[str]) -> Run:
         modes: the modes in the order of the set.
     """
     curves = [run.curve for run in members]
-    observations, goals, mode = zip(*(run.examples for run in members), strict=True)
-    mode = np.repeat(np.arange(len(modes)), [len(part) for part in mode])
-    examples = members[0].examples._replace(
-        observations=np.concatenate(observations, axis=1), goals=np.concatenate(goals), mode=mode
-    )
+    goals = [run.goals for run in members]
+    mode = np.repeat(np.arange(len(modes)), [len(part) for part in goals])
+    goals, examples = np.concatenate(goals), None
+    if all(run.examples for run in members):
+        observations = np.concatenate([run.examples.observations for run in members], axis=1)
+        examples = members[0].examples._replace(observations=observations, goals=goals, mode=mode)
     return Run(
         joined_report([run.report for run in members], modes),
         members[0].seed,
         None,
+        goals,
         examples,
         members[0].iterations,
         sum(run.environment_steps for run in members),

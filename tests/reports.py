@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import yaml
 
+from pipelines import scores
+
 PARAMS = pathlib.Path(__file__).parents[1] / "params.yaml"
 
 
@@ -32,6 +34,15 @@ class Inputs:
         """What a model's evaluation left."""
         with np.load(self.models / "evaluation" / f"{name}-{seed}.npz") as file:
             return dict(file)
+
+    def keep_scores_alone(self, measures):
+        """Leaves of all evaluations what is kept with the code."""
+        names = {"mode", "modes", "steps", "curve", *measures}
+        for path in (self.models / "evaluation").iterdir():
+            with np.load(path) as file:
+                arrays = {name: file[name] for name in names & set(file)}
+            scores.save(self.results / "metrics" / f"{path.stem}.json", **arrays)
+            path.unlink()
 
 
 def run(monkeypatch, module, *options, scale="laptop"):

@@ -64,6 +64,8 @@ def test_evaluation(project):
     assert run(project, EVALUATE, cell) == [f"{cell}-0 is left out: none of its modes has data."]
     with np.load(project / f"models/smoke/classification/evaluation/{cell}-0.npz") as arrays:
         assert arrays.files == []
+    with np.load(project / f"results/smoke/classification/scores/{cell}-0.npz") as scores:
+        assert scores.files == []
     metrics = project / f"results/smoke/classification/metrics/{cell}-0.json"
     assert metrics.read_text() == '{"cell": "protonet-2-5w5s", "left_out": true}\n'
 

@@ -69,6 +69,12 @@ def test_the_evaluation_keeps_what_the_report_draws(reproduced):
         assert file["examples_observations"].shape == (2, 6, 100, 4)
         mean = metrics(reproduced, CELLS[0])["overall"]["steps_1"]["return"]["mean"]
         np.testing.assert_allclose(file["return"][1].mean(), mean, rtol=1e-6)
+        kept = reproduced.path / "results/smoke/reinforcement/scores/mmaml-point_mass-2-0.npz"
+        with np.load(kept) as scores:
+            names = {"return", "mode", "modes", "steps", "curve", "examples_goals"}
+            assert set(scores) == names
+            for name in names:
+                np.testing.assert_array_equal(scores[name], file[name])
 
 
 def test_the_runs_are_tracked_with_a_row_an_iteration(reproduced):

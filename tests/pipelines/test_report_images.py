@@ -338,6 +338,20 @@ def test_partial_reports_what_there_is_and_twice_the_same(tmp_path, monkeypatch)
     ]  # fmt: skip
 
 
+def test_scores_that_were_kept_are_enough_for_all_tables(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inputs = Inputs(protocols=["5w1s"], mode_sets=["2", "3"], scale="paper").write()
+    run(monkeypatch, "--partial", scale="paper")
+    names = ("table.md", "table.csv", "differences.csv")
+    whole = [(inputs.results / name).read_bytes() for name in names]
+    inputs.keep_scores_alone(["accuracy", "loss"])
+    run(monkeypatch, "--partial", scale="paper")
+    assert [(inputs.results / name).read_bytes() for name in names] == whole
+    assert not (inputs.results / "plots/embeddings.png").exists()
+    section = (inputs.results / "section.html").read_text()
+    assert "MMAML (FiLM): the arrays of its evaluation are not here." in section
+
+
 def test_nothing_at_all_can_be_reported(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     inputs = Inputs(protocols=["5w1s"]).write()

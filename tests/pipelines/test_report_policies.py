@@ -379,6 +379,44 @@ def test_partial_reports_what_there_is_and_twice_the_same(tmp_path, monkeypatch)
     assert "Point mass, 6 modes: one rollout" in section, "MMAML did not run on 4 modes"
 
 
+def tables_of(inputs):
+    """The tables, without the notes about pictures."""
+    names = ("table.md", "table.csv", "differences.csv")
+    return [(inputs.results / name).read_bytes() for name in names]
+
+
+def test_scores_that_were_kept_are_enough_for_all_tables(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(policy_frames, "draw", fake_draw)
+    inputs = Inputs(sets=["point_mass-2", "reacher-2"], scale="paper").write()
+    inputs.model("mmaml-reacher-2", seed=3)  # a variant
+    run(monkeypatch, "--partial", scale="paper")
+    whole = tables_of(inputs)
+    assert "variant" in whole[0].decode()
+    new = inputs.arrays("mmaml-point_mass-2")
+    inputs.keep_scores_alone(["return", "examples_goals"])
+    run(monkeypatch, "--partial", scale="paper")
+    assert tables_of(inputs) == whole
+    pictures = {path.name for path in (inputs.results / "plots").iterdir()}
+    assert pictures == {"learning_curves.png", "inner_steps.png"}
+    section = (inputs.results / "section.html").read_text()
+    gone = "the arrays of its evaluation are not here."
+    assert f"MMAML and ProMP: {gone}" in section
+    assert f"Frames of the reacher are not shown: MMAML: {gone}" in section
+    assert f"<p>MMAML: {gone}" in section
+    assert ">not run<" not in section
+    # Beside them, one that was evaluated here is drawn.
+    np.savez(inputs.models / "evaluation/mmaml-point_mass-2-0.npz", **new)
+    run(monkeypatch, "--partial", scale="paper")
+    assert tables_of(inputs) == whole
+    pictures = {path.name for path in (inputs.results / "plots").iterdir()}
+    assert pictures >= {"trajectories.png", "embeddings_point_mass.png"}
+    # Scores tell other goals as well.
+    inputs.model("single-reacher-deg225", goals_seed=8)
+    with pytest.raises(SystemExit, match="multi_promp-reacher-2-0 were evaluated on different"):
+        run(monkeypatch, "--partial", scale="paper")
+
+
 def test_nothing_at_all_can_be_reported(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     inputs = Inputs(sets=["point_mass-2", "ant-4"], members=[], methods=[])
