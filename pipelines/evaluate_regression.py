@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from pipelines import params as parameters
+from pipelines import scores
 
 # Curves of a few tasks per mode, drawn apart from the held-out tasks, for the pictures.
 _EXAMPLES_PER_MODE = 3
@@ -31,12 +32,15 @@ def main() -> None:
     report = evaluation.evaluate(learner, held_out, curve=settings["curve"])
     print(f"{cell.run_name}\n{report}", flush=True)
 
-    arrays = {f"losses_{name}": losses for name, losses in report.measures.items()}
+    measured = {"mode": report.mode, "modes": report.modes, "steps": report.steps}
+    measured |= {f"losses_{name}": losses for name, losses in report.measures.items()}
+    arrays = {}
     if learner.encoder is not None:
         arrays["embeddings"] = evaluation.task_embeddings(learner, held_out)
     arrays |= _examples(learner, cell.tasks(), settings["seed"] + 1)
     cell.evaluation.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(cell.evaluation, mode=report.mode, modes=report.modes, steps=report.steps, **arrays)
+    np.savez(cell.evaluation, **measured, **arrays)
+    scores.save(cell.metrics, **measured)
 
     metrics = {
         "cell": cell.name,

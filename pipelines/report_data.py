@@ -51,7 +51,7 @@ class Run(NamedTuple):
         iterations: outer iterations of its training.
         skipped: updates that were left out in training.
         history: `[P, 2]` iterations and training losses.
-        silhouette: that of the modes among FiLM's embeddings.
+        silhouette: that of the modes among FiLM's embeddings; None where these are gone.
     """
 
     report: Any
@@ -260,8 +260,8 @@ def _run(files, cell, seed):
     if cell.kind == "multi_maml":
         # Its evaluation does not know of its members' training.
         run = run._replace(skipped=sum(int(rows["skipped"][-1]) for rows in histories))
-    if cell.kind == "film":
-        run = run._replace(silhouette=Embeddings.of(arrays).silhouette)
+    if cell.kind == "film" and (embeddings := Embeddings.of(arrays)):
+        run = run._replace(silhouette=embeddings.silhouette)
     return run
 
 

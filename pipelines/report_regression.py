@@ -12,7 +12,7 @@ from pipelines.plot_style import Band, smooth, smoothing_window
 from pipelines.published import METHODS
 from pipelines.report_data import Results
 from pipelines.report_page import Section, bullets, figure, paragraph, write_domain
-from pipelines.report_texts import seeds_text, title
+from pipelines.report_texts import NOT_HERE, NOT_RUN, seeds_text, title
 
 _MAPS = SETTINGS["regression"]
 
@@ -60,17 +60,24 @@ def draw(results: Results, directory: Path) -> None:
     modes = panels(lambda results, size: results.mode_sets[size])
     plots.per_mode(panels(_mode_bands), modes, directory / "per_mode.png")
     start = f"{METHODS['film'].label}, after modulation"
-    for size in _with_film(results):
+    for size in _drawn(results):
         path = directory / f"functions_{size}.png"
         plots.functions(_function_examples(results, size), results.mode_sets[size], path, start)
-    if _with_film(results):
+    if _drawn(results):
         modes = max(results.mode_sets.values(), key=len)
         maps = _embedding_maps(results, modes)
         embedding_plots.embeddings(maps, modes, directory / "embeddings.png")
 
 
-def _with_film(results):
-    return [size for size in results.mode_sets if results.runs("film", size)]
+def _drawn(results):
+    """Returns by number of modes the first FiLM run whose arrays are here."""
+    runs = {size: _with_arrays(results.runs("film", size)) for size in results.mode_sets}
+    return {size: found[0] for size, found in runs.items() if found}
+
+
+def _with_arrays(runs):
+    # Scores that were kept have neither embeddings nor examples.
+    return [run for run in runs if "example_x" in run.arrays]
 
 
 def _training_curves(results, size):
@@ -106,9 +113,9 @@ def _mode_bands(results, size):
 
 
 def _function_examples(results, size):
-    film = results.runs("film", size)[0]
+    film = _drawn(results)[size]
     own, baseline = film.arrays, None
-    for maml in results.runs("maml", size):
+    for maml in _with_arrays(results.runs("maml", size)):
         if maml.seed == film.seed:
             baseline = maml.arrays["example_predictions"][-1]
             if not np.array_equal(maml.arrays["example_support_x"], own["example_support_x"]):
@@ -130,8 +137,7 @@ def _function_examples(results, size):
 def _embedding_maps(results, modes):
     """Returns t-SNE maps of the first seed's FiLM embeddings by panel title."""
     embedded = {title(size): None for size in results.mode_sets}
-    for size in _with_film(results):
-        run = results.runs("film", size)[0]
+    for size, run in _drawn(results).items():
         embedded[title(size)] = Embeddings.of(run.arrays)
     return map_panels(embedded, modes, _MAPS)
 
@@ -183,8 +189,9 @@ def page_sections(results: Results) -> list[Section]:
     def shown(name):
         return figure(f"plots/{name}.png", captions[name])
 
-    functions = embeddings = paragraph("MMAML (FiLM) was not run.")
-    if sizes := _with_film(results):
+    ran = any(results.runs("film", size) for size in results.mode_sets)
+    functions = embeddings = paragraph(f"MMAML (FiLM): {NOT_HERE if ran else NOT_RUN}.")
+    if sizes := _drawn(results):
         embeddings = shown("embeddings")
         functions = "".join(
             figure(f"plots/functions_{size}.png", f"{title(size)}. {captions['functions']}")

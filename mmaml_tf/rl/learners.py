@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mmaml_tf import division
 from mmaml_tf.bank import Bank
 from mmaml_tf.inner_loop import InnerLoop, check_steps
 from mmaml_tf.meta_learner import Mean, MetaLearner
@@ -20,6 +21,11 @@ from mmaml_tf.rl.export import write_policy
 from mmaml_tf.rl.fixed_horizon import NonFiniteActionsError
 from mmaml_tf.rl.goals import Goals
 from mmaml_tf.rl.trajectories import Trajectories, check_trajectories
+
+# Steps of rollouts that one CPU core works on at once: their activations, and not the weights, are
+# what is to fit its caches. An epoch on the point mass takes 0.43 s with one or two tasks of 2,000
+# steps at once, and 0.98 s with all 20 of a core.
+_STEPS_AT_ONCE = 4000
 
 
 class Parameters(NamedTuple):
@@ -337,6 +343,15 @@ class PolicyLearner(MetaLearner):
                 [*read, *experiences, goals.mode], weights, goals.mode, goals.origin
             )
         return metrics
+
+    def _divide(self, tasks):
+        """See `MetaLearner.outer_step`; by default as many tasks at once as have few steps."""
+        by_default = self._division["tasks_at_once"] == "auto"
+        if not self.xla or not by_default or self.rollouts is None or division.on_gpu():
+            return super()._divide(tasks)
+        steps = self.rollouts.rollouts * self.rollouts.horizon
+        chosen = self._division | {"tasks_at_once": max(1, _STEPS_AT_ONCE // steps)}
+        return division.Division.of(tasks, 0, **chosen)
 
     def _refuse_update(self, goals, finite):
         """Tells the guard of policies that diverged before there was a loss.

@@ -71,6 +71,10 @@ def test_multi_maml_is_the_bank_of_its_single_mode_members(reproduced):
         np.testing.assert_array_equal(file["modes"], ["sinusoid", "linear"])
     with np.load(folder / "film_2-0.npz") as file:
         assert file["embeddings"].shape == (40, 80)
+        with np.load(reproduced.path / "results/smoke/regression/scores/film_2-0.npz") as scores:
+            assert set(scores) == {"mode", "modes", "steps", "losses_noisy", "losses_noise_free"}
+            for name in scores:
+                np.testing.assert_array_equal(scores[name], file[name])
 
 
 def test_every_cell_is_a_tracked_run_with_its_model(reproduced):

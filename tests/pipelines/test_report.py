@@ -414,6 +414,27 @@ def test_partial_reports_what_there_is_and_twice_the_same(workspace, monkeypatch
     assert [r["spread"] for r in rows if r["method"] == "MMAML (sigmoid)"] == ["not run"] * 3
 
 
+def test_scores_that_were_kept_are_enough_for_all_tables(workspace, monkeypatch):
+    inputs = Inputs(evaluated=["maml_2", "film_2", "maml_3", "film_3"], tasks=12).write()
+    run(monkeypatch)
+    names = ("table.md", "table.csv", "differences.csv")
+    whole = [(inputs.results / name).read_bytes() for name in names]
+    new = inputs.arrays("film_3")
+    inputs.keep_scores_alone(["losses_noisy", "losses_noise_free"])
+    run(monkeypatch, "--partial")
+    assert [(inputs.results / name).read_bytes() for name in names] == whole
+    pictures = {path.name for path in (inputs.results / "plots").iterdir()}
+    assert "adaptation_steps.png" in pictures
+    assert not pictures & {"embeddings.png", "functions_2.png", "functions_3.png"}
+    section = (inputs.results / "section.html").read_text()
+    assert section.count("MMAML (FiLM): the arrays of its evaluation are not here.") == 2
+    # Beside them, one that was evaluated here is drawn.
+    np.savez(inputs.models / "evaluation/film_3-0.npz", **new)
+    run(monkeypatch, "--partial")
+    pictures = {path.name for path in (inputs.results / "plots").iterdir()}
+    assert pictures >= {"embeddings.png", "functions_3.png"} and "functions_2.png" not in pictures
+
+
 def test_nothing_at_all_can_be_reported(workspace, monkeypatch):
     inputs = Inputs(evaluated=["maml_2", "film_2"]).write()
     for path in (inputs.models / "evaluation").iterdir():

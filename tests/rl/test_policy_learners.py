@@ -10,6 +10,7 @@ from policies import GOALS, dataset
 
 import mmaml_tf as mm
 from mmaml_tf import rl
+from mmaml_tf.division import Division
 from mmaml_tf.rl.evaluation import evaluate
 
 RATE = 0.3
@@ -281,6 +282,18 @@ def test_xla_and_eager_execution_train_alike(options):
         trained.append(learner.trainable_variables)
     for a, b in zip(*trained, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("steps", "groups"), [(17, 3), (8, 6), (1, 6), (1000, 1)])
+def test_a_core_works_on_few_steps_at_once(monkeypatch, steps, groups):
+    learner = policies.ready("ProMP", rollouts=4, horizon=2)  # 8 steps a task
+    monkeypatch.setattr("mmaml_tf.rl.learners._STEPS_AT_ONCE", steps)
+    learner.compile("sgd", learner.rollouts, jit_compile=True, shards=2)
+    assert learner._divide(12) == Division(2, groups)
+    learner.compile("sgd", learner.rollouts, jit_compile=True, shards=2, tasks_at_once=6)
+    assert learner._divide(12) == Division(2, 1), "what was asked for"
+    learner.compile("sgd", learner.rollouts, jit_compile=False)
+    assert learner._divide(12) == Division()
 
 
 @pytest.mark.parametrize("recipe", policies.RECIPES)
