@@ -37,7 +37,7 @@ SETTINGS = {
 }
 #: what all of them share, and what is said of the scores beside them
 COMMON = (
-    f"initialised by PCA, random_state {RANDOM_STATE}, no jitter, one seed (the first that ran)"
+    f"initialised by PCA, random_state {RANDOM_STATE}, no jitter, one seed (the first that is here)"
 )
 SILHOUETTE = (
     "The silhouette is that of the modes among the raw embeddings (Euclidean distances; 1 is "

@@ -29,7 +29,7 @@ def draw(scale: str, seeds: Sequence[int], path: Path) -> list[str]:
 
     Args:
         scale: name of the scale.
-        seeds: those of params.yaml; of each panel the first that ran is shown.
+        seeds: those of params.yaml; of each panel the first that is here is shown.
         path: the file to write.
     """
     embedded = {title: _embeddings(scale, *model, seeds) for title, model in PANELS.items()}

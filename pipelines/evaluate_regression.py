@@ -48,6 +48,7 @@ def main() -> None:
         "iterations": cell.schedule["iterations"],
         "inner_steps": report.steps,
         "skipped_updates": int(learner.guard.skipped),
+        "held_out_digest": held_out.digest(),
         "overall": _estimates(report, None),
         "modes": {mode: _estimates(report, mode) for mode in report.modes},
     }

@@ -242,6 +242,7 @@ def _run(files, cell, seed):
     if found is None:
         return None
     arrays, metrics = found
+    _check_tasks(files, cell, seed, metrics)
     report = Report(
         {target: arrays[f"losses_{target}"] for target in TARGETS},
         arrays["mode"],
@@ -263,6 +264,19 @@ def _run(files, cell, seed):
     if cell.kind == "film" and (embeddings := Embeddings.of(arrays)):
         run = run._replace(silhouette=embeddings.silhouette)
     return run
+
+
+def _check_tasks(files, cell, seed, metrics):
+    """Ends the program for a cell that was evaluated on other tasks than the held-out ones here."""
+    from mmaml_tf.tasks.held_out import HeldOut
+
+    # Metrics that were written before digests were have none.
+    digest = metrics.get("held_out_digest")
+    if digest not in (None, HeldOut.load(files.held_out).only(cell.modes).digest()):
+        raise SystemExit(
+            f"report: {cell.name}-{seed} was evaluated on other tasks than {files.held_out} has; "
+            "evaluate it anew."
+        )
 
 
 def paired_differences(runs: Sequence, references: Sequence, mode: str | None = None) -> dict:

@@ -185,7 +185,8 @@ def page_sections(results: Results, missing_examples: str) -> list[Section]:
     def shown(name):
         return figure(f"plots/{name}.png", captions[name])
 
-    ran = any(cell.runs for cell in results.cells.values() if cell.kind == "film")
+    protocol = _shown_protocol(results)
+    ran = any(results.runs("film", mode_set, protocol) for mode_set in results.mode_sets)
     embeddings = paragraph(f"MMAML (FiLM): {NOT_HERE if ran else NOT_RUN}.")
     if any(embedded_by_mode_set(results).values()):
         embeddings = shown("embeddings") + shown("confusions")

@@ -5,6 +5,7 @@ inputs are known to be there.
 """
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -65,17 +66,36 @@ class Files:
         return stages
 
     def read(self, name: str, seed: int) -> tuple[dict, dict] | None:
-        """Returns the arrays and metrics of an evaluation, or None where one is missing.
+        """Returns the arrays and metrics of an evaluation, or None where it is not here.
 
-        Where the arrays are gone, the scores among them do.
+        Scores that were kept stand in for arrays that are gone, or of an earlier evaluation.
         """
-        arrays, metrics = self.evaluated(name, seed)
-        kept = scores.path(metrics)
-        found = next((path for path in (arrays, kept) if path.is_file()), None)
-        if found is None or not metrics.is_file():
+        path, metrics = self.evaluated(name, seed)
+        if not metrics.is_file():
             return None
-        with np.load(found) as file:
-            return dict(file), read_json(metrics)
+        arrays, kept = (_read(file) for file in (path, scores.path(metrics)))
+        if arrays is None and kept is None:
+            warnings.warn(
+                f"{metrics} is of an evaluation whose arrays and scores are not here; the report "
+                "leaves it out.",
+                stacklevel=2,
+            )
+            return None
+        if arrays is None or (kept and any(_differs(kept[k], arrays.get(k)) for k in kept)):
+            arrays = kept
+        return arrays, read_json(metrics)
+
+
+def _read(path):
+    """Returns the arrays of a file, or None where there is none."""
+    if not path.is_file():
+        return None
+    with np.load(path) as file:
+        return dict(file)
+
+
+def _differs(array, other):
+    return other is None or array.tobytes() != other.tobytes()
 
 
 class Ablation(NamedTuple):

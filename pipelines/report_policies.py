@@ -49,12 +49,12 @@ INNER_STEPS = (
 )
 TRAJECTORIES = (
     "{set}: one rollout of up to four held-out goals (stars) of each mode, before adaptation and "
-    "after each inner step; a dot marks its end. One seed (the first that ran); paths may leave "
-    "the picture."
+    "after each inner step; a dot marks its end. One seed (the first that is here); paths may "
+    "leave the picture."
 )
 FRAMES = (
     "{set}: one rollout of MMAML for the first held-out goal (red) of two modes, before adaptation "
-    "and after the last inner step. One seed (the first that ran)."
+    "and after the last inner step. One seed (the first that is here)."
 )
 EMBEDDINGS = (
     "t-SNE maps of the task embeddings of MMAML, coloured by mode: all held-out goals, "

@@ -23,7 +23,8 @@ class Run(NamedTuple):
         seed: its seed.
         digest: that of the held-out goals; None for a Multi-ProMP, whose members each have one.
         goals: `[n, G]` of the tasks whose rollouts are shown.
-        examples: `mmaml_tf.rl.evaluation.Examples`, their rollouts; None where these are gone.
+        examples: `mmaml_tf.rl.evaluation.Examples`, their rollouts; None where these are
+            gone, and for a Multi-ProMP.
         iterations: outer iterations of its training; a Multi-ProMP's are those of one member.
         environment_steps: of its training, those of all members together.
         rollouts: of each task in the evaluation.

@@ -144,18 +144,12 @@ def join(members: Sequence[Run], modes: Sequence[str]) -> Run:
         modes: the modes in the order of the set.
     """
     curves = [run.curve for run in members]
-    goals = [run.goals for run in members]
-    mode = np.repeat(np.arange(len(modes)), [len(part) for part in goals])
-    goals, examples = np.concatenate(goals), None
-    if all(run.examples for run in members):
-        observations = np.concatenate([run.examples.observations for run in members], axis=1)
-        examples = members[0].examples._replace(observations=observations, goals=goals, mode=mode)
     return Run(
         joined_report([run.report for run in members], modes),
         members[0].seed,
         None,
-        goals,
-        examples,
+        np.concatenate([run.goals for run in members]),
+        None,  # no picture shows its rollouts
         members[0].iterations,
         sum(run.environment_steps for run in members),
         members[0].rollouts,

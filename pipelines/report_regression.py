@@ -37,8 +37,8 @@ _CAPTIONS = {
     "functions": "Three example tasks per mode (one row each), not among the held-out tasks: "
     "support points, the function without noise, and the predictions of MMAML (FiLM) after "
     "modulation and after each inner step, from light to dark; dashed, MAML after as many inner "
-    "steps. One seed (the first that ran); panels have different vertical axes, and curves that do "
-    "not fit may leave them.",
+    "steps. One seed (the first that is here); panels have different vertical axes, and curves "
+    "that do not fit may leave them.",
     "embeddings": "t-SNE maps of the task embeddings of MMAML (FiLM), coloured by mode: the first "
     f"{_MAPS.tasks} held-out tasks of each mode at most, perplexity {_MAPS.perplexity}, "
     f"random_state {RANDOM_STATE}, one seed (the first that ran). The silhouette is that of the "

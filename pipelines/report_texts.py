@@ -7,7 +7,7 @@ from pipelines.report_data import Summary
 REFERENCES = ("maml", "film")
 DIFFERENCE = ("seed", "mean", "ci95", "n", "sd_over_seeds")  # the columns of `difference_rows`
 DASH, NOT_RUN = "–", "not run"
-#: of a cell whose scores are there alone
+#: of a cell that was evaluated where its arrays are
 NOT_HERE = "the arrays of its evaluation are not here"
 
 

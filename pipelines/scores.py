@@ -19,4 +19,4 @@ def save(metrics: Path, **arrays) -> None:
     """Writes the scores that belong to a file of metrics."""
     file = path(metrics)
     file.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(file, **arrays)
+    np.savez_compressed(file, **arrays)

@@ -78,6 +78,11 @@ def results(repository, *path):
 def test_what_has_images_is_trained_and_evaluated(reproduced):
     metrics = json.loads(results(reproduced, "metrics/film-2-5w1s-0.json").read_text())
     assert list(metrics["modes"]) == ["mini_imagenet"], "the other mode has no images"
+    with np.load(results(reproduced, "scores/film-2-5w1s-0.npz")) as scores:
+        assert set(scores) == {"mode", "modes", "steps", "curve", "accuracy", "loss"}
+        mean = metrics["overall"][f"steps_{scores['steps']}"]["accuracy"]["mean"]
+        adapted = scores["accuracy"][scores["curve"] == scores["steps"]]
+        np.testing.assert_allclose(adapted.mean(), mean)
     assert metrics["overall"]["steps_1"]["accuracy"]["n"] == 3
     exported = reproduced.path / "models/smoke/classification/export/film-2-5w1s-0"
     assert (exported / "saved_model/saved_model.pb").exists()

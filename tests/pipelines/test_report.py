@@ -12,6 +12,7 @@ import yaml
 from reports import PARAMS, estimate, markdown_tables, rows_of, rows_of_markdown
 from repository import stages
 
+from mmaml_tf.tasks.held_out import HeldOut
 from pipelines import report_data, report_page, report_regression
 
 MODES = ("sinusoid", "linear", "quadratic", "tanh", "absolute")
@@ -433,6 +434,18 @@ def test_scores_that_were_kept_are_enough_for_all_tables(workspace, monkeypatch)
     run(monkeypatch, "--partial")
     pictures = {path.name for path in (inputs.results / "plots").iterdir()}
     assert pictures >= {"embeddings.png", "functions_3.png"} and "functions_2.png" not in pictures
+
+
+def test_other_tasks_are_not_compared(workspace, monkeypatch):
+    inputs = Inputs(evaluated=["maml_2", "film_2"], tasks=12).write()
+    digest = HeldOut.load(inputs.models / "held_out.npz").only(MODES[:2]).digest()
+    path = inputs.results / "metrics/film_2-0.json"
+    metrics = json.loads(path.read_text())
+    path.write_text(json.dumps(metrics | {"held_out_digest": digest}))
+    run(monkeypatch)
+    path.write_text(json.dumps(metrics | {"held_out_digest": "other"}))
+    with pytest.raises(SystemExit, match="film_2-0 was evaluated on other tasks"):
+        run(monkeypatch)
 
 
 def test_nothing_at_all_can_be_reported(workspace, monkeypatch):

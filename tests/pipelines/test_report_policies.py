@@ -411,6 +411,16 @@ def test_scores_that_were_kept_are_enough_for_all_tables(tmp_path, monkeypatch):
     assert tables_of(inputs) == whole
     pictures = {path.name for path in (inputs.results / "plots").iterdir()}
     assert pictures >= {"trajectories.png", "embeddings_point_mass.png"}
+    # Arrays of an earlier evaluation are not taken for those of the scores.
+    np.savez(
+        inputs.models / "evaluation/mmaml-point_mass-2-0.npz", **new | {"return": new["return"] + 1}
+    )
+    run(monkeypatch, "--partial", scale="paper")
+    assert tables_of(inputs) == whole
+    # Where there are only metrics, the report says so.
+    (inputs.results / "scores/promp-reacher-2-0.npz").unlink()
+    with pytest.warns(UserWarning, match="promp-reacher-2-0.json is of an evaluation whose arrays"):
+        run(monkeypatch, "--partial", scale="paper")
     # Scores tell other goals as well.
     inputs.model("single-reacher-deg225", goals_seed=8)
     with pytest.raises(SystemExit, match="multi_promp-reacher-2-0 were evaluated on different"):

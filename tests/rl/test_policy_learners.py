@@ -273,12 +273,14 @@ def test_keras_evaluates_without_training(record, recipe):
 
 
 @pytest.mark.parametrize("options", [{"jit_compile": True}, {"run_eagerly": True}])
-def test_xla_and_eager_execution_train_alike(options):
+def test_xla_and_eager_execution_train_alike(monkeypatch, options):
+    monkeypatch.setattr("mmaml_tf.rl.learners._STEPS_AT_ONCE", 8)  # one task
     trained = []
     for chosen in ({"jit_compile": False}, options):
-        learner = policies.ready("ProMP")
+        learner = policies.ready("MultimodalProMP")
         learner.compile(keras.optimizers.SGD(0.1), learner.rollouts, **chosen)
         learner.fit(dataset(), verbose=0)
+        assert learner._divide(4).groups == (2 if learner.xla else 1)
         trained.append(learner.trainable_variables)
     for a, b in zip(*trained, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
@@ -292,6 +294,9 @@ def test_a_core_works_on_few_steps_at_once(monkeypatch, steps, groups):
     assert learner._divide(12) == Division(2, groups)
     learner.compile("sgd", learner.rollouts, jit_compile=True, shards=2, tasks_at_once=6)
     assert learner._divide(12) == Division(2, 1), "what was asked for"
+    monkeypatch.setattr("mmaml_tf.division._CACHE_BYTES", 1)
+    learner.compile("sgd", learner.rollouts, jit_compile=True, shards=2)
+    assert learner._divide(12) == Division(2, 6), "large weights count as well"
     learner.compile("sgd", learner.rollouts, jit_compile=False)
     assert learner._divide(12) == Division()
 
