@@ -424,7 +424,7 @@ def test_scores_that_were_kept_are_enough_for_all_tables(tmp_path, monkeypatch):
     # Other goals are told by scores and arrays alike.
     (inputs.results / "scores/single-reacher-deg225-0.npz").unlink()
     inputs.model("single-reacher-deg225", goals_seed=8)
-    with pytest.raises(SystemExit, match="multi_promp-reacher-2-0 were evaluated on different"):
+    with pytest.raises(SystemExit, match="multi_promp-reacher-2-0 and mmaml-reacher-2-0 were"):
         run(monkeypatch, "--partial", scale="paper")
 
 
