@@ -12,9 +12,6 @@ STAMP := $(VENV)/.installed-$(DEVICE)
 BIN := $(VENV)/bin
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
-# Keeps freed memory, in huge pages: where page faults are dear, as in virtual machines, trainings on
-# CPUs take a fifth less time. Other C libraries than glibc ignore it.
-export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184
 
 .PHONY: help reproduce test demo lint ui benchmark lock environment
 
@@ -38,6 +35,9 @@ $(STAMP): $(LOCK) pyproject.toml
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 
+# Keeps freed memory, in huge pages: where page faults are dear, as in virtual machines, trainings on
+# CPUs take a fifth less time. Other C libraries than glibc ignore it.
+reproduce: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184
 reproduce: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dvc repro
 
