@@ -219,11 +219,12 @@ def page_sections(results: Results, frames: dict, missing_frames: dict) -> list[
 
 def _rollouts(results, frames, missing_frames):
     name = shown_set(results, "point_mass", _SHOWN_METHODS)
-    why = _none_to_show(results, "point_mass", _SHOWN_METHODS)
-    body = paragraph(f"Paths of the point mass are not shown. MMAML and ProMP: {why}.")
     if name:
         caption = TRAJECTORIES.format(set=results.sets[name].full_title.capitalize())
         body = figure("plots/trajectories.png", caption)
+    else:
+        why = _none_to_show(results, "point_mass", _SHOWN_METHODS)
+        body = paragraph(f"Paths of the point mass are not shown. MMAML and ProMP: {why}.")
     for environment in frames:
         name = shown_set(results, environment, ["mmaml"])
         caption = FRAMES.format(set=results.sets[name].full_title.capitalize())

@@ -111,7 +111,7 @@ def _run(files, name, seed):
         return None
     arrays, metrics = found
     report = report_of(arrays, "return")
-    examples = [arrays.get(f"examples_{name}") for name in Examples._fields]
+    examples = [arrays.get(f"examples_{field}") for field in Examples._fields]
     steps_each = metrics["environment_steps"] / metrics["iterations"]
     return Run(
         report,

@@ -41,9 +41,9 @@ _CAPTIONS = {
     "that do not fit may leave them.",
     "embeddings": "t-SNE maps of the task embeddings of MMAML (FiLM), coloured by mode: the first "
     f"{_MAPS.tasks} held-out tasks of each mode at most, perplexity {_MAPS.perplexity}, "
-    f"random_state {RANDOM_STATE}, one seed (the first that ran). The silhouette is that of the "
-    "modes among the raw embeddings of all held-out tasks (Euclidean distances; 1 is separate, 0 "
-    "is mixed), not of the map.",
+    f"random_state {RANDOM_STATE}, one seed (the first that is here). The silhouette is that of "
+    "the modes among the raw embeddings of all held-out tasks (Euclidean distances; 1 is "
+    "separate, 0 is mixed), not of the map.",
 }
 
 
@@ -60,12 +60,16 @@ def draw(results: Results, directory: Path) -> None:
     modes = panels(lambda results, size: results.mode_sets[size])
     plots.per_mode(panels(_mode_bands), modes, directory / "per_mode.png")
     start = f"{METHODS['film'].label}, after modulation"
-    for size in _drawn(results):
+    drawn = _drawn(results)
+    for size, film in drawn.items():
+        examples = _function_examples(film, results.runs("maml", size), size)
         path = directory / f"functions_{size}.png"
-        plots.functions(_function_examples(results, size), results.mode_sets[size], path, start)
-    if _drawn(results):
+        plots.functions(examples, results.mode_sets[size], path, start)
+    if drawn:
         modes = max(results.mode_sets.values(), key=len)
-        maps = _embedding_maps(results, modes)
+        embedded = {title(size): None for size in results.mode_sets}
+        embedded |= {title(size): Embeddings.of(film.arrays) for size, film in drawn.items()}
+        maps = map_panels(embedded, modes, _MAPS)
         embedding_plots.embeddings(maps, modes, directory / "embeddings.png")
 
 
@@ -112,10 +116,9 @@ def _mode_bands(results, size):
     }
 
 
-def _function_examples(results, size):
-    film = _drawn(results)[size]
+def _function_examples(film, mamls, size):
     own, baseline = film.arrays, None
-    for maml in _with_arrays(results.runs("maml", size)):
+    for maml in _with_arrays(mamls):
         if maml.seed == film.seed:
             baseline = maml.arrays["example_predictions"][-1]
             if not np.array_equal(maml.arrays["example_support_x"], own["example_support_x"]):
@@ -132,14 +135,6 @@ def _function_examples(results, size):
         own["example_predictions"],
         baseline,
     )
-
-
-def _embedding_maps(results, modes):
-    """Returns t-SNE maps of the first seed's FiLM embeddings by panel title."""
-    embedded = {title(size): None for size in results.mode_sets}
-    for size, run in _drawn(results).items():
-        embedded[title(size)] = Embeddings.of(run.arrays)
-    return map_panels(embedded, modes, _MAPS)
 
 
 def protocol_notes(results: Results) -> list[str]:

@@ -65,7 +65,7 @@ def test_shared_and_per_task_weights_agree():
         network.functional_call(tiled, x), network.functional_call(shared, x), rtol=1e-5, atol=1e-6
     )
     np.testing.assert_allclose(network(x), network.functional_call(shared, x))
-    np.testing.assert_allclose(network(x[0]), network(x)[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(network(x[0]), network(x)[0], rtol=1e-6)
 
 
 def test_bias_transformation_is_an_input_of_its_own():
