@@ -3,6 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 # DEVICE=gpu installs TensorFlow with the CUDA libraries.
 DEVICE ?= cpu
+# Stages that run at the same time: two take a little more than half the time of one on two
+# cores. One process takes all of a GPU's memory.
+JOBS ?= $(if $(filter gpu,$(DEVICE)),1,2)
+# Stages that `make reproduce` rebuilds, as `dvc repro` takes them; none means all.
+TARGETS ?=
 # Processes that run the tests. A file's tests share fixtures and stay in one of them; files run in
 # order, since those with few tests, which would come last, are the long ones. Three keep two cores
 # busy while one waits for the processes it started.
@@ -42,7 +47,7 @@ reproduce: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_max
 # 1.6 times as fast, and their form of convolution the same.
 reproduce: export TF_ENABLE_ONEDNN_OPTS ?= 1
 reproduce: $(STAMP)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dvc repro
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pipelines.reproduce --jobs $(JOBS) $(TARGETS)
 
 test: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
