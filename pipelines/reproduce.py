@@ -1,17 +1,19 @@
 """Rebuilds results with `dvc repro`, several stages at a time.
 
 DVC runs one stage after another, and a training by itself leaves most cores idle while its process
-starts and builds its graph. Stages that need nothing of each other are dealt out to processes of
-`dvc repro`, which DVC's own locks let share a project.
+starts and builds its graph. Here stages that need nothing of each other run in processes of
+`dvc repro` of their own, which DVC's locks let share a project.
 """
 
 import argparse
 import contextlib
 import os
+import queue
 import signal
 import subprocess
 import sys
-from itertools import chain
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from graphlib import TopologicalSorter
 
 import networkx as nx
 import psutil
@@ -20,17 +22,19 @@ from dvc.repo import Repo
 _DVC = (sys.executable, "-m", "dvc")
 
 
-def plan(graph: nx.DiGraph, targets: list[str]) -> list[list[list[str]]]:
-    """Sorts out what can be rebuilt at the same time.
+def plan(graph: nx.DiGraph, targets: list[str]) -> tuple[dict[str, list[str]], dict[str, set[str]]]:
+    """Divides stages into groups that are rebuilt by a process each.
+
+    A training, whose stage is named `train...`, goes with what depends on no other one, such as
+    its evaluation. Any other stage is a group of its own.
 
     Args:
         graph: an edge from each stage to each that it depends on, by their addresses.
         targets: the stages that are asked for; none means all.
 
     Returns:
-        Rounds of groups of stages. The groups of a round need nothing of each other. A training,
-        whose stage is named `train...`, forms a group with what depends on no other one, such as
-        its evaluation, in order; any other stage is a group of its own.
+        The stages of each group, in order, and the groups that each depends on. A group is named
+        after its first stage.
     """
     wanted = graph.subgraph(_with_dependencies(graph, targets or graph))
     trainings = {stage for stage in wanted if stage.rpartition(":")[2].startswith("train")}
@@ -39,52 +43,72 @@ def plan(graph: nx.DiGraph, targets: list[str]) -> list[list[list[str]]]:
         trained = _with_dependencies(wanted, [stage]) & trainings
         group_of[stage] = trained.pop() if len(trained) == 1 else stage
         groups.setdefault(group_of[stage], []).append(stage)
-    order = nx.DiGraph()
-    order.add_nodes_from(groups)
-    order.add_edges_from((group_of[b], group_of[a]) for a, b in wanted.edges)
-    order.remove_edges_from(list(nx.selfloop_edges(order)))
-    return [[groups[name] for name in sorted(ready)] for ready in nx.topological_generations(order)]
+    needs = {name: set() for name in groups}
+    for stage, needed in wanted.edges:
+        if group_of[stage] != group_of[needed]:
+            needs[group_of[stage]].add(group_of[needed])
+    return groups, needs
 
 
 def _with_dependencies(graph, stages):
     return set(stages).union(*(nx.descendants(graph, stage) for stage in stages))
 
 
-def run(rounds: list[list[list[str]]], targets: list[str], jobs: int) -> int:
-    """Rebuilds stages, and looks at last whether all is up to date.
+def run(groups: dict[str, list[str]], needs: dict[str, set[str]], jobs: int) -> bool:
+    """Rebuilds groups of stages, each as soon as what it depends on is there.
 
     Args:
-        rounds: see `plan`.
-        targets: as given to `plan`.
-        jobs: processes of `dvc repro` that work at the same time.
+        groups: see `plan`.
+        needs: see `plan`.
+        jobs: how many are rebuilt at the same time.
 
     Returns:
-        The exit status. Where a process fails the others finish their round, the last.
+        Whether all were. After one that failed no other is begun; those that run go on to their
+        end.
     """
-    for groups in rounds if jobs > 1 else []:
-        hands = (groups[first::jobs] for first in range(min(jobs, len(groups))))
-        workers = [_start(chain.from_iterable(hand), line) for line, hand in enumerate(hands)]
-        if any([worker.wait() for worker in workers]):
-            print("Not all stages could be rebuilt, as said above.", file=sys.stderr)
-            return 1
-    return subprocess.call([*_DVC, "repro", *targets])
+    lines = queue.SimpleQueue()
+    for line in range(jobs):
+        lines.put(line)
+
+    def rebuild(name):
+        line = lines.get()
+        try:
+            return name, _rebuild(groups[name], line)
+        finally:
+            lines.put(line)
+
+    order = TopologicalSorter(needs)
+    order.prepare()
+    running, failed = set(), False
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            while order.is_active() and not failed:
+                running |= {pool.submit(rebuild, name) for name in sorted(order.get_ready())}
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for name, status in (future.result() for future in finished):
+                    failed = failed or status != 0
+                    order.done(name)
+        except BaseException:  # a signal
+            pool.shutdown(wait=False, cancel_futures=True)
+            _terminate_all()
+            raise
+        pool.shutdown(cancel_futures=True)
+    return not failed
 
 
-def _start(stages, line):
+def _rebuild(stages, line):
     # To look at a stage whose output another process reads is refused, hence --single-item.
     command = [*_DVC, "--wait-for-lock", "repro", "--single-item", *stages]
     # In a terminal the progress bars get a line each.
     position = {"TQDM_POSITION": str(line)} if sys.stderr.isatty() else {}
-    return subprocess.Popen(command, env=os.environ | position)
+    return subprocess.call(command, env=os.environ | position)
 
 
-def _terminate(number, frame):
-    """Passes SIGTERM on, for which trainings save a checkpoint; DVC by itself would not."""
-    del frame
+def _terminate_all():
+    """Has trainings save a checkpoint and end; DVC by itself would not pass SIGTERM on to them."""
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-    sys.exit(128 + number)
 
 
 def main() -> None:
@@ -95,15 +119,19 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.jobs < 1:
         parser.error(f"--jobs is {arguments.jobs}; it must be at least 1.")
-    signal.signal(signal.SIGTERM, _terminate)
-    repo = Repo()
-    graph = nx.relabel_nodes(repo.index.graph, {s: s.addressing for s in repo.index.graph})
-    targets = [s.addressing for name in arguments.targets for s in repo.stage.collect(name)]
-    try:
-        sys.exit(run(plan(graph, targets), arguments.targets, arguments.jobs))
-    except KeyboardInterrupt:  # which the processes that it started got as well
-        psutil.wait_procs(psutil.Process().children())
-        sys.exit(128 + signal.SIGINT)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    if arguments.jobs > 1:
+        repo = Repo()
+        graph = nx.relabel_nodes(repo.index.graph, {s: s.addressing for s in repo.index.graph})
+        targets = [s.addressing for name in arguments.targets for s in repo.stage.collect(name)]
+        try:
+            rebuilt = run(*plan(graph, targets), arguments.jobs)
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
+        if not rebuilt:
+            sys.exit("Not all stages could be rebuilt, as said above.")
+    # With several at a time nothing should be left to do but to say so.
+    sys.exit(subprocess.call([*_DVC, "repro", *arguments.targets]))
 
 
 if __name__ == "__main__":
