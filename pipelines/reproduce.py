@@ -17,6 +17,7 @@ from graphlib import TopologicalSorter
 
 import networkx as nx
 import psutil
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 _DVC = (sys.executable, "-m", "dvc")
@@ -121,9 +122,12 @@ def main() -> None:
         parser.error(f"--jobs is {arguments.jobs}; it must be at least 1.")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if arguments.jobs > 1:
-        repo = Repo()
-        graph = nx.relabel_nodes(repo.index.graph, {s: s.addressing for s in repo.index.graph})
-        targets = [s.addressing for name in arguments.targets for s in repo.stage.collect(name)]
+        try:
+            repo = Repo()
+            graph = nx.relabel_nodes(repo.index.graph, {s: s.addressing for s in repo.index.graph})
+            targets = [s.addressing for name in arguments.targets for s in repo.stage.collect(name)]
+        except DvcException as error:  # an unknown target, or no project
+            sys.exit(f"ERROR: {error}")
         try:
             rebuilt = run(*plan(graph, targets), arguments.jobs)
         except KeyboardInterrupt:

@@ -120,7 +120,12 @@ def test_sigterm_reaches_the_trainings(project):
     assert started and not alive
 
 
-def test_jobs_are_checked():
-    process = reproduce(ROOT, "--jobs", "0")
+@pytest.mark.parametrize(
+    "arguments, message",
+    [(["--jobs", "0"], b"--jobs is 0; it must be at least 1"), (["trian"], b"'trian'")],
+)
+def test_bad_arguments_are_refused_before_anything_runs(project, arguments, message):
+    process = reproduce(project(), *arguments)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 2 and b"--jobs is 0; it must be at least 1" in output
+    assert process.returncode and message in output
+    assert b"Traceback" not in output and b"Running stage" not in output
