@@ -112,6 +112,12 @@ def _terminate_all():
             process.terminate()
 
 
+def _stop(number, frame):
+    del frame
+    _terminate_all()  # in whichever way they run
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Rebuilds the stages that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -120,7 +126,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.jobs < 1:
         parser.error(f"--jobs is {arguments.jobs}; it must be at least 1.")
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _stop)
     if arguments.jobs > 1:
         try:
             repo = Repo()

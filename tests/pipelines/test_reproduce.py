@@ -70,7 +70,8 @@ def project(tmp_path):
         for name in "ab":
             stages[f"train_{name}"] |= {"deps": ["code"], "outs": [name]}
         (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
-        subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=tmp_path)
+        init = [sys.executable, "-m", "dvc", "init", "-q", "--no-scm"]
+        subprocess.run(init, cwd=tmp_path, check=True)
         return tmp_path
 
     return make
@@ -106,11 +107,12 @@ def test_a_failed_training_leaves_the_others_to_finish(project):
     assert (folder / "a_score").exists() and b"'report'" not in output
 
 
-def test_sigterm_reaches_the_trainings(project):
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_sigterm_reaches_the_trainings(project, jobs):
     folder = project(last_of_b="sleep 120")
-    process = reproduce(folder)
+    process = reproduce(folder, "--jobs", str(jobs))
     for _ in range(600):
-        if (folder / "begun_a").exists() and (folder / "begun_b").exists():
+        if len(list(folder.glob("begun_*"))) == jobs:
             break
         time.sleep(0.1)
     started = psutil.Process(process.pid).children(recursive=True)
