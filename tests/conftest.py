@@ -1,3 +1,4 @@
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -13,6 +14,12 @@ import tensorflow as tf
 tf.config.threading.set_intra_op_parallelism_threads(2)
 tf.config.threading.set_inter_op_parallelism_threads(2)
 tf.get_logger().setLevel("ERROR")
+# Tests take a few steps each with hundreds of graphs, which repays no optimisation of the graphs;
+# those of the pipeline and the command line have it, in processes of their own.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+# What was imported stays, and looking through it for garbage takes long.
+gc.freeze()
+gc.set_threshold(50_000, 10, 10)
 
 
 @pytest.fixture

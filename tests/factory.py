@@ -75,7 +75,7 @@ def learner(recipe="MMAML", network=None, modulation="film", loop=None, jit=Fals
     elif recipe == "MAML":
         made = mm.MAML(network or mlp(), loop, modes=MODES, **kwargs)
     else:
-        encoder = mm.encoders.SequenceEncoder(units=3, layers=2, seed=1)
+        encoder = mm.encoders.SequenceEncoder(units=3, layers=1, seed=1)
         parts = {"encoder": encoder, "modulation": modulation, "modes": MODES}
         if recipe == "MMAML":
             parts["inner_loop"] = loop

@@ -9,6 +9,7 @@ JSON object that says how each attempt ended.
 """
 
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -51,6 +52,7 @@ class Slow(keras.callbacks.Callback):
 def run(directory, checkpoint_every, ready):
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     sync = checkpoint._sync
     checkpoint._sync = lambda path: (time.sleep(SYNC_SECONDS), sync(path))
     train(
@@ -123,6 +125,7 @@ def kill(directory, moment, delay):
 
 
 def main(kills, folder):
+    gc.freeze()  # or every child would look through what was imported
     folder = Path(folder)
     times = random.Random(0)
     with child(folder / "whole") as (process, ready):

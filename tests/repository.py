@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import warm_python
 import yaml
 
 ROOT = Path(__file__).parents[1]
+#: what the stages of a domain import
+PACKAGES = dict.fromkeys(("regression", "classification"), ("keras", "mlflow"))
+PACKAGES["reinforcement"] = ("keras", "mlflow", "mujoco", "tf_agents.drivers.dynamic_step_driver")
 
 
 def run(repository, *command, check=True, **kwargs):
@@ -36,8 +40,9 @@ class Repository:
     def __init__(self, path, domain, change, env=(), without=()):
         self.path = path
         # The package under test is the one in the copy, not the installed one.
+        search = [str(Path(sys.executable).parent), os.environ["PATH"]]
         self.env = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join([warm_python.directory(*PACKAGES[domain]), *search]),
             "PYTHONPATH": str(path),
             "MLFLOW_TRACKING_URI": f"sqlite:///{path}/mlflow.db",
             "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -47,6 +52,8 @@ class Repository:
         }
         # Python writes bytecode for users, and a second repro must not mind it.
         self.env.pop("PYTHONDONTWRITEBYTECODE", None)
+        #: Here every stage is a process that signals reach.
+        self.plain_env = self.env | {"PATH": os.pathsep.join(search)}
         listed = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
             cwd=ROOT,

@@ -1,4 +1,4 @@
-"""The README's Python blocks, run as a reader would, with fewer steps."""
+"""The README's Python blocks, run as a reader would, with fewer steps and filters."""
 
 import re
 import runpy
@@ -11,16 +11,17 @@ from PIL import Image
 from mmaml_tf.tasks import FAMILIES
 
 README = Path(__file__).parent.parent / "README.md"
-FEWER = {"epochs": 1, "steps_per_epoch": 2, "tasks_per_mode": 4}
+FEWER = {"epochs": 1, "steps_per_epoch": 2, "steps": 2, "tasks_per_mode": 4}
+FILTERS = "(32, 32, 32, 32)", "(4, 4)"
 
 
 def block(first: str) -> str:
-    """The README's one Python block which contains `first`, with fewer steps."""
+    """The README's one Python block which contains `first`, with fewer steps and filters."""
     blocks = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
     (found,) = [text for text in blocks if first in text]
     for name, value in FEWER.items():
         found = re.sub(rf"\b{name}=\d+", f"{name}={value}", found)
-    return found
+    return found.replace(*FILTERS)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import time
 import mlflow
 import numpy as np
 import pytest
-from repository import Repository
+from repository import Repository, run
 
 CELLS = ["mmaml-point_mass-2", "single-point_mass-deg45"]
 
@@ -97,22 +97,25 @@ def test_training_that_is_killed_ends_with_the_same_weights(reproduced):
         params["scales"]["smoke"]["reinforcement"]["member_iterations"]["point_mass"] = 6
 
     reproduced.edit(lengthen)
-    command = [sys.executable, "-m", "pipelines.train", "reinforcement", "--scale", "smoke"]
+    command = ["python", "-m", "pipelines.train", "reinforcement", "--scale", "smoke"]
     command += ["--cell", CELLS[1], "--seed", "0"]
     weights = reproduced.path / "models/smoke/reinforcement" / f"{CELLS[1]}-0.npz"
     checkpoints = reproduced.path / "checkpoints/reinforcement/smoke"
     before = set(checkpoints.iterdir())
     killed = subprocess.Popen(
-        command, cwd=reproduced.path, env=reproduced.env, stderr=subprocess.DEVNULL
+        [sys.executable, *command[1:]],
+        cwd=reproduced.path,
+        env=reproduced.plain_env,
+        stderr=subprocess.DEVNULL,
     )
     while not any(folder.glob("step-*") for folder in set(checkpoints.iterdir()) - before):
         assert killed.poll() is None, "training ended before it was killed"
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL, "killed too late to tell"
-    subprocess.run(command, cwd=reproduced.path, env=reproduced.env, check=True)
+    run(reproduced, *command)
     resumed = weights.read_bytes()
     for folder in set(checkpoints.iterdir()) - before:
         shutil.rmtree(folder)
-    subprocess.run(command, cwd=reproduced.path, env=reproduced.env, check=True)
+    run(reproduced, *command)
     assert weights.read_bytes() == resumed
