@@ -7,24 +7,31 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 # no gradient to test.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-import keras
 import pytest
-import tensorflow as tf
 
-tf.config.threading.set_intra_op_parallelism_threads(2)
-tf.config.threading.set_inter_op_parallelism_threads(2)
-tf.get_logger().setLevel("ERROR")
-# Tests take a few steps each with hundreds of graphs, which repays no optimisation of the graphs;
-# those of the pipeline and the command line have it, in processes of their own.
-tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-# What was imported stays, and looking through it for garbage takes long.
-gc.freeze()
-gc.set_threshold(50_000, 10, 10)
+
+def pytest_configure(config):
+    """Imports TensorFlow where tests run, which is not where pytest-xdist hands them out."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(2)
+    tf.config.threading.set_inter_op_parallelism_threads(2)
+    tf.get_logger().setLevel("ERROR")
+    # Tests take a few steps each with hundreds of graphs, which repays no optimisation of the
+    # graphs; those of the pipeline and the command line have it, in processes of their own.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    # What was imported stays, and looking through it for garbage takes long.
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 @pytest.fixture
 def float64():
     """Runs a test in double precision, where finite differences mean something."""
+    import keras
+
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float64")
     yield

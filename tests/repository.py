@@ -10,9 +10,13 @@ import warm_python
 import yaml
 
 ROOT = Path(__file__).parents[1]
-#: what the stages of a domain import
-PACKAGES = dict.fromkeys(("regression", "classification"), ("keras", "mlflow"))
-PACKAGES["reinforcement"] = ("keras", "mlflow", "mujoco", "tf_agents.drivers.dynamic_step_driver")
+#: what DVC and the stages of a domain import
+PACKAGES = dict.fromkeys(
+    ("regression", "classification"), ("keras", "mlflow", "dvc.cli", "dvc.commands.repro")
+)
+PACKAGES["reinforcement"] = (
+    *PACKAGES["regression"], "mujoco", "tf_agents.drivers.dynamic_step_driver"
+)  # fmt: skip
 
 
 def run(repository, *command, check=True, **kwargs):

@@ -20,8 +20,6 @@ CASES = {
     "MAML for XLA": ("MAML", {"jit": True}),
     "MultiMAML": ("MultiMAML", {}),
     "MMAML film": ("MMAML", {}),
-    "MMAML sigmoid": ("MMAML", {"modulation": "sigmoid"}),
-    "MMAML softmax": ("MMAML", {"modulation": "softmax"}),
     "LSTMLearner": ("LSTMLearner", {}),
     "MAML generic": ("MAML", {"network": factory.keras_mlp}),
     "MMAML generic": ("MMAML", {"network": factory.keras_mlp}),

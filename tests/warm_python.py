@@ -1,10 +1,10 @@
-"""A `python` for the stages of a pipeline under test that has imported the large packages already.
+"""A `python` and a `dvc` for pipelines under test that have imported the large packages already.
 
 Importing TensorFlow and MLflow takes longer than what a stage does at `smoke` scale. `directory`
-returns a directory for the front of PATH. The `python` in it hands its arguments, environment and
+returns a directory for the front of PATH. The commands in it hand their arguments, environment and
 streams to a process that has imported the packages and forks a child for each call. No operation
 has run before, so that TensorFlow's threads start in the children only; the project itself is
-imported by the child, from its own paths. A signal reaches the `python` that was called, and not
+imported by the child, from its own paths. A signal reaches the command that was called, and not
 the child: tests of signals leave the directory out.
 """
 
@@ -29,7 +29,8 @@ CLIENT = """#!{python} -IS
 import json, os, socket, sys
 connection = socket.socket(socket.AF_UNIX)
 connection.connect({address!r})
-request = {{"arguments": sys.argv[1:], "directory": os.getcwd(), "environment": dict(os.environ)}}
+arguments = [*{prefix}, *sys.argv[1:]]
+request = {{"arguments": arguments, "directory": os.getcwd(), "environment": dict(os.environ)}}
 data = json.dumps(request).encode()
 socket.send_fds(connection, [len(data).to_bytes(8, "big")], [0, 1, 2])
 connection.sendall(data)
@@ -42,9 +43,10 @@ def directory(*packages):
     """Starts a process that imports packages and ends with this one; returns what goes on PATH."""
     folder = Path(tempfile.mkdtemp())
     address = str(folder / "socket")
-    client = folder / "python"
-    client.write_text(CLIENT.format(python=sys.executable, address=address))
-    client.chmod(client.stat().st_mode | stat.S_IXUSR)
+    for name, prefix in {"python": [], "dvc": ["-m", "dvc"]}.items():
+        client = folder / name
+        client.write_text(CLIENT.format(python=sys.executable, address=address, prefix=prefix))
+        client.chmod(client.stat().st_mode | stat.S_IXUSR)
     command = [sys.executable, "-P", __file__, address, *packages]
     # Its standard input ends when this process does.
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
