@@ -17,8 +17,8 @@ def make(units=4, window=None):
     made = TrajectoryEncoder(units=units, window=window, seed=3)
     made.build((None, None, None, policies.OBSERVATION), (None, None, None, policies.ACTION))
     # So that biases take part too.
-    for variable in made.trainable_variables:
-        rng = np.random.default_rng(len(variable.path))
+    for index, variable in enumerate(made.trainable_variables):
+        rng = np.random.default_rng(index)
         variable.assign_add(rng.normal(scale=0.3, size=variable.shape))
     return made
 
