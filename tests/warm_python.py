@@ -63,8 +63,9 @@ def serve(address, packages):
     gc.collect()
     gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address)
+    listener.bind(address + ".new")
     listener.listen()
+    os.rename(address + ".new", address)  # seen when it answers
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         ready, _, _ = select.select([sys.stdin, listener], [], [])
