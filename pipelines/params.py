@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-SCALES = ("smoke", "laptop", "middle", "start", "paper")
+SCALES = ("smoke", "laptop", "middle", "start", "gpu", "paper")
 
 
 class ParameterError(SystemExit):

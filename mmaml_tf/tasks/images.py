@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -198,29 +199,24 @@ class ImageTasks:
             seed: seed of the sequence.
             start: first step; resuming at step n needs nothing but `start=n`.
         """
-        self.sample(tasks, seed, start)  # what is wrong is told here
+        first = self.sample(tasks, seed, start)  # what is wrong is told here
 
-        def batches():
-            step = start
-            while True:
-                yield tuple(self.sample(tasks, seed, step))
-                step += 1
+        def draw(step):
+            return list(self.sample(tasks, seed, int(step)))
 
-        points = [self.ways * self.support, self.ways * self.queries]
-        signature = Episodes(
-            *(
-                spec
-                for n in points
-                for spec in (
-                    tf.TensorSpec((tasks, n, *self.image_shape), tf.float32),
-                    tf.TensorSpec((tasks, n), tf.int32),
-                )
-            ),
-            tf.TensorSpec((tasks,), tf.int32),
-            tf.TensorSpec((2,), tf.int64),
-        )
-        batches = tf.data.Dataset.from_generator(batches, output_signature=tuple(signature))
-        return prefetched(batches.map(Episodes), 2)
+        def batch(step):
+            tensors = tf.numpy_function(draw, [step], [array.dtype for array in first])
+            for tensor, array in zip(tensors, first, strict=True):
+                tensor.set_shape(array.shape)
+            return Episodes(*tensors)
+
+        # NumPy lets go of Python's lock while it copies, so that several draw at the same time. In
+        # threads of their own they do not hold up the training step.
+        at_once = max(1, len(os.sched_getaffinity(0)) // 4)
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = at_once
+        batches = tf.data.Dataset.counter(start).map(batch, num_parallel_calls=at_once)
+        return prefetched(batches.with_options(options), 2)
 
     def held_out(self, tasks_per_mode: int, seed: int) -> "HeldOutImages":
         """Draws the fixed tasks of an evaluation.
