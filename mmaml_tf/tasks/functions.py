@@ -125,6 +125,7 @@ class FunctionTasks:
         self.query = query
         self.noise = float(noise)
         self.x_range = (float(x_range[0]), float(x_range[1]))
+        self._graphs = {}
 
     def sample(self, tasks: int, seed: int, step: int = 0) -> Episodes:
         """Draws the batch of `step`: an equal number of tasks of each mode.
@@ -150,9 +151,9 @@ class FunctionTasks:
             seed: seed of the sequence.
             start: first step; resuming at step n needs nothing but `start=n`.
         """
-        per_mode = self._tasks_per_mode(tasks)
+        draw = self._graph(self._tasks_per_mode(tasks))
         steps = tf.data.Dataset.range(start, tf.int64.max)
-        return prefetched(steps.map(lambda step: self._draw(per_mode, seed, step)[0]), 4)
+        return prefetched(steps.map(lambda step: draw(tf.constant(seed, tf.int64), step)), 4)
 
     def held_out(self, tasks_per_mode: int, seed: int) -> HeldOut:
         """Draws the fixed tasks of an evaluation.
@@ -206,6 +207,17 @@ class FunctionTasks:
                 f"multiple of {len(self.modes)}."
             )
         return tasks // len(self.modes)
+
+    def _graph(self, per_mode):
+        """Returns the episodes as a graph of (seed, step), traced once for all datasets."""
+        if per_mode not in self._graphs:
+            numbers = [tf.TensorSpec([], tf.int64)] * 2
+
+            def draw(seed, step):
+                return self._draw(per_mode, seed, step)[0]
+
+            self._graphs[per_mode] = tf.function(draw, numbers, autograph=False)
+        return self._graphs[per_mode]
 
     def _draw(self, per_mode, seed, step, grid=(0.0,)):
         """Returns episodes, their noise-free query targets, and the functions on a grid."""

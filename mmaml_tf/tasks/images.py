@@ -204,6 +204,7 @@ class ImageTasks:
         def draw(step):
             return list(self.sample(tasks, seed, int(step)))
 
+        @tf.autograph.experimental.do_not_convert
         def batch(step):
             tensors = tf.numpy_function(draw, [step], [array.dtype for array in first])
             for tensor, array in zip(tensors, first, strict=True):
