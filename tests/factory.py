@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 import mmaml_tf as mm
+from mmaml_tf.episodes import prefetched
 
 MODES = ("sinusoid", "linear")
 
@@ -16,6 +17,11 @@ def episodes(tasks=4, support=3, query=2, seed=0, dtype=np.float32):
     arrays = [tf.constant(rng.normal(size=shape).astype(dtype)) for shape in shapes]
     mode = tf.constant(np.arange(tasks) % 2, tf.int32)
     return mm.Episodes(*arrays, mode, tf.constant([seed, 0], tf.int64))
+
+
+def dataset(batch, times=1):
+    """A batch some times, drawn ahead like those of the package, for the same reason."""
+    return prefetched(tf.data.Dataset.from_tensors(batch).repeat(times), 1)
 
 
 def mlp(seed=0, hidden=(5, 4), **kwargs):

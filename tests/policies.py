@@ -1,6 +1,7 @@
 """Small learners of policies, and trajectories, for the tests."""
 
 import bandit
+import factory
 import keras
 import numpy as np
 import tensorflow as tf
@@ -60,7 +61,7 @@ def ready(*args, rollouts=4, horizon=2, action_range=10.0, rate=1e-2, env_kwargs
 
 def dataset(count=1, **changes):
     """The four goals as a dataset, some times, with some fields changed."""
-    return tf.data.Dataset.from_tensors(GOALS._replace(**changes)).repeat(count)
+    return factory.dataset(GOALS._replace(**changes), count)
 
 
 def trajectories(tasks=3, rollouts=4, steps=5, seed=0, dtype=np.float32):

@@ -267,8 +267,7 @@ def test_all_differences_are_named():
 
 
 def fit(learner, steps, seed=0):
-    data = tf.data.Dataset.from_tensors(factory.episodes(seed=seed)).repeat(steps)
-    learner.fit(data, verbose=0)
+    learner.fit(factory.dataset(factory.episodes(seed=seed), steps), verbose=0)
 
 
 def test_state_holds_all_that_training_depends_on():

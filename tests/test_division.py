@@ -13,7 +13,7 @@ def step(recipe, batch, jit=False, outer_clip=None, modulation="film", **compile
     learner = factory.learner(recipe, jit=None, outer_clip=outer_clip, modulation=modulation)
     learner.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=jit, metrics=["mae"], **compiled)
     before = [v.numpy() for v in learner.trainable_variables]
-    history = learner.fit(tf.data.Dataset.from_tensors(batch), verbose=0).history
+    history = learner.fit(factory.dataset(batch), verbose=0).history
     moved = [b - v.numpy() for b, v in zip(before, learner.trainable_variables, strict=True)]
     return moved, {name: values[0] for name, values in history.items()}
 

@@ -239,9 +239,7 @@ def test_a_wrong_number_of_features_is_refused_by_the_saved_model(exported):
 
 def fit(learner, seed):
     """Takes two steps."""
-    first, second = (
-        tf.data.Dataset.from_tensors(factory.episodes(seed=s)) for s in (seed, seed + 1)
-    )
+    first, second = (factory.dataset(factory.episodes(seed=s)) for s in (seed, seed + 1))
     learner.fit(first.concatenate(second), verbose=0)
 
 

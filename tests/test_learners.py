@@ -3,13 +3,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from factory import dataset
 
 import mmaml_tf as mm
 from mmaml_tf import nonfinite
-
-
-def repeat(batch, times=1):
-    return tf.data.Dataset.from_tensors(batch).repeat(times)
 
 
 def test_fit_takes_the_clipped_step_of_the_meta_gradient():
@@ -19,7 +16,7 @@ def test_fit_takes_the_clipped_step_of_the_meta_gradient():
     batch = factory.episodes()
     _, gradients = factory.outer_gradient(learner, batch)
     before = [v.numpy() for v in learner.trainable_variables]
-    learner.fit(repeat(batch), verbose=0)
+    learner.fit(dataset(batch), verbose=0)
     sizes = [len(group) for group in learner.gradient_groups()]
     assert sizes == [6, 6 + 4]
     for start, stop in ((0, sizes[0]), (sizes[0], sum(sizes))):
@@ -33,7 +30,7 @@ def test_fit_takes_the_clipped_step_of_the_meta_gradient():
 @pytest.mark.parametrize("recipe", factory.RECIPES)
 def test_training_reduces_the_loss_and_reports_it_by_mode(recipe):
     learner = factory.learner(recipe)
-    history = learner.fit(repeat(factory.episodes(), 40), epochs=4, verbose=0).history
+    history = learner.fit(dataset(factory.episodes(), 40), epochs=4, verbose=0).history
     assert history["loss"][-1] < 0.7 * history["loss"][0]
     by_mode = [history[f"loss_{mode}"] for mode in factory.MODES]
     np.testing.assert_allclose(np.mean(by_mode, axis=0), history["loss"], rtol=1e-4)
@@ -57,7 +54,7 @@ def test_keras_evaluate_equals_the_mean_task_loss():
     batch = factory.episodes()
     predictions = learner.call(batch[:3])
     expected = np.mean((predictions - batch.query_y) ** 2)
-    loss = learner.evaluate(repeat(batch), verbose=0, return_dict=True)["loss"]
+    loss = learner.evaluate(dataset(batch), verbose=0, return_dict=True)["loss"]
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
@@ -102,12 +99,12 @@ def test_a_bank_trains_like_its_members_apart():
     loop = factory.inner_loop(2)
     bank = factory.learner("MultiMAML", loop=loop, outer_clip=0.05)
     batch = factory.episodes(tasks=6)
-    bank.fit(repeat(batch, 3), verbose=0)
+    bank.fit(dataset(batch, 3), verbose=0)
     alone = []
     for mode in range(2):
         single = factory.learner("MAML", network=factory.mlp(seed=mode), loop=loop, outer_clip=0.05)
         rows = [a[mode::2] for a in batch[:5]]
-        single.fit(repeat(mm.Episodes(*rows, batch.origin), 3), verbose=0)
+        single.fit(dataset(mm.Episodes(*rows, batch.origin), 3), verbose=0)
         alone.append(single)
         for a, b in zip(
             bank.networks[mode].get_weights(), single.network.get_weights(), strict=True
@@ -160,11 +157,11 @@ def bad_batch(value=np.inf):
 def test_a_non_finite_update_stops_training_and_leaves_the_weights(value):
     learner = factory.learner("MMAML")
     good = factory.episodes()
-    learner.fit(repeat(good, 2), verbose=0)
+    learner.fit(dataset(good, 2), verbose=0)
     before = learner.get_weights()[: len(learner.trainable_variables)]
     state = [v.numpy() for v in learner.optimizer.variables]
     with pytest.raises(mm.NonFiniteError) as caught:
-        learner.fit(repeat(bad_batch(value)).concatenate(repeat(good, 3)), verbose=0)
+        learner.fit(dataset(bad_batch(value)).concatenate(dataset(good, 3)), verbose=0)
     message = str(caught.value)
     for part in ("step 17", "task seed 3", "loss", "mode: linear", "kernel"):
         assert part in message
@@ -179,7 +176,7 @@ def test_a_non_finite_meta_gradient_alone_is_noticed():
     learner = factory.learner("MAML", loop=factory.inner_loop(0))
     learner.compile("sgd", loss=lambda y, p: tf.sqrt(tf.abs(p - p)), jit_compile=False)
     with pytest.raises(mm.NonFiniteError, match=r"every task loss is finite") as caught:
-        learner.fit(repeat(factory.episodes()), verbose=0)
+        learner.fit(dataset(factory.episodes()), verbose=0)
     assert ": loss" not in str(caught.value)
 
 
@@ -189,7 +186,7 @@ def test_finite_gradients_whose_norm_overflows_are_left_out(clip):
     learner.compile("adam", loss=lambda y, p: 1e25 * p, jit_compile=False)
     before = [w.numpy() for w in learner.trainable_variables]
     with pytest.raises(mm.NonFiniteError, match=r"every task loss is finite"):
-        learner.fit(repeat(factory.episodes()), verbose=0)
+        learner.fit(dataset(factory.episodes()), verbose=0)
     for a, b in zip(before, learner.trainable_variables, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -198,7 +195,7 @@ def test_stopping_is_at_the_first_bad_step_even_when_many_run_at_once():
     learner = factory.learner("MAML")
     learner.compile("sgd", "mse", steps_per_execution=4, jit_compile=False)
     good = factory.episodes()
-    data = repeat(good).concatenate(repeat(bad_batch())).concatenate(repeat(good, 6))
+    data = dataset(good).concatenate(dataset(bad_batch())).concatenate(dataset(good, 6))
     with pytest.raises(mm.NonFiniteError, match="step 17"):
         learner.fit(data, verbose=0)
     assert int(learner.optimizer.iterations) == 1
@@ -207,9 +204,9 @@ def test_stopping_is_at_the_first_bad_step_even_when_many_run_at_once():
 def test_skipping_leaves_bad_updates_out_and_counts_them():
     skipping, clean = (factory.learner("MMAML", on_nonfinite="skip") for _ in range(2))
     good = factory.episodes()
-    data = repeat(good, 2).concatenate(repeat(bad_batch(), 9)).concatenate(repeat(good))
+    data = dataset(good, 2).concatenate(dataset(bad_batch(), 9)).concatenate(dataset(good))
     history = skipping.fit(data, verbose=0).history
-    clean.fit(repeat(good, 3), verbose=0)
+    clean.fit(dataset(good, 3), verbose=0)
     for a, b in zip(skipping.trainable_variables, clean.trainable_variables, strict=True):
         np.testing.assert_array_equal(a, b)
     assert int(skipping.guard.skipped) == 9
@@ -220,7 +217,7 @@ def test_skipping_leaves_bad_updates_out_and_counts_them():
 def test_skipping_stops_after_ten_in_a_row():
     learner = factory.learner("MAML", on_nonfinite="skip")
     with pytest.raises(mm.NonFiniteError, match="10 updates in a row"):
-        learner.fit(repeat(bad_batch(), 20), verbose=0)
+        learner.fit(dataset(bad_batch(), 20), verbose=0)
     assert int(learner.guard.skipped) == nonfinite.MOST_SKIPPED_IN_ROW
 
 
@@ -244,7 +241,7 @@ def test_tracing_does_not_grow_with_the_number_of_tasks():
         (lambda m, b: m.adapt(b.support_x, b.support_y, steps=-1), "steps is -1"),
         (lambda m, b: m.adapt(*b[:2])(b.query_x[:2]), "differ on axis 0"),
         (lambda m, b: m.adapt(*b[:2])(b.query_x[..., 0]), "expected rank 3"),
-        (lambda m, b: m.fit(tf.data.Dataset.from_tensors(tuple(b))), "expected mmaml_tf.Episodes"),
+        (lambda m, b: m.fit(dataset(tuple(b))), "expected mmaml_tf.Episodes"),
         (lambda m, b: m.build_for(b._replace(query_y=b.query_y[:, :1])), "differ on axis 1"),
     ],
 )
@@ -294,7 +291,7 @@ def test_outputs_that_do_not_fit_the_targets_are_refused():
     learner = mm.MAML(factory.mlp(), mm.InnerLoop())
     learner.compile()
     with pytest.raises(ValueError, match=r"outputs of shape \(1,\) per point, the targets have"):
-        learner.fit(repeat(wide), verbose=0)
+        learner.fit(dataset(wide), verbose=0)
     with pytest.raises(ValueError, match=r"tf\.data\.Dataset"):
         learner.fit(batch, verbose=0)
 

@@ -68,12 +68,12 @@ def ready(learner):
 
 def learn(learner, directory, iterations):
     """Trains with a checkpoint after every second step."""
-    tasks = mm.tasks.FunctionTasks(support=3, query=2)
     settings = {"batch": 2, "seed": 0, "log_every": 2, "checkpoint_every": 2}
     checkpoints = Checkpoints(directory, {})
-    return train(learner, tasks, iterations=iterations, checkpoints=checkpoints, **settings)
+    return train(learner, TASKS, iterations=iterations, checkpoints=checkpoints, **settings)
 
 
+TASKS = mm.tasks.FunctionTasks(support=3, query=2)
 BATCH = factory.episodes(tasks=3, support=4, query=5)
 
 
