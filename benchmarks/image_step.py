@@ -45,6 +45,8 @@ def main() -> None:
     """Checks the work on the given batch, then times fresh batches."""
     a = parse_arguments()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: a.threads])
+    # As `make reproduce` does; grouped convolutions have no gradient without it.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     import keras
     import tensorflow as tf
 
