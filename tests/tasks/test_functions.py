@@ -109,6 +109,14 @@ def test_a_batch_is_a_function_of_seed_and_step():
     np.testing.assert_array_equal(batch.origin, [3, 5])
 
 
+def test_datasets_of_one_distribution_have_their_own_seeds_and_sizes():
+    tasks = mm.tasks.FunctionTasks()
+    for count, seed, start in ((4, 3, 5), (4, 9, 0), (6, 3, 5), (4, 3, 2)):
+        batch = next(iter(tasks.dataset(count, seed, start)))
+        for a, b in zip(batch, tasks.sample(count, seed, start), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_tasks_of_a_mode_do_not_depend_on_the_other_modes():
     both = mm.tasks.FunctionTasks(("sinusoid", "linear")).sample(6, seed=1)
     alone = mm.tasks.FunctionTasks(("linear",)).sample(3, seed=1)
