@@ -20,7 +20,7 @@ def episodes(tasks=4, support=3, query=2, seed=0, dtype=np.float32):
 
 
 def dataset(batch, times=1):
-    """A batch some times, drawn ahead like those of the package, for the same reason."""
+    """A batch some times, without the tuning of tf.data, see `prefetched`."""
     return prefetched(tf.data.Dataset.from_tensors(batch).repeat(times), 1)
 
 
