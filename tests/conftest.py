@@ -16,8 +16,9 @@ def pytest_configure(config):
         return
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(2)
-    tf.config.threading.set_inter_op_parallelism_threads(2)
+    # The processes of the tests share the cores; tests of shards ask for some.
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.get_logger().setLevel("ERROR")
     # Tests take a few steps each with hundreds of graphs, which repays no optimisation of the
     # graphs; those of the pipeline and the command line have it, in processes of their own.

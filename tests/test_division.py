@@ -77,7 +77,13 @@ def test_parts_are_equal_and_as_large_as_their_bounds_allow():
     assert Division.of(50, 2**30, shards=1) == Division(1, 50)
     assert Division.of(7, 1, shards=2, tasks_at_once=3) == Division(1, 7)
     assert Division.of(None, 1, shards=2) == Division(1, 1)
-    assert Division.of(8, 1, tasks_at_once=8) == Division(2, 1)  # the threads of the tests
+
+
+@pytest.mark.parametrize(("threads", "shards"), [(1, 1), (2, 2), (3, 2), (8, 8)])
+def test_every_thread_has_a_shard_by_default(monkeypatch, threads, shards):
+    name = "tensorflow.config.threading.get_intra_op_parallelism_threads"
+    monkeypatch.setattr(name, lambda: threads)
+    assert Division.of(8, 1, tasks_at_once=8) == Division(shards, 1)
 
 
 @pytest.mark.parametrize("wrong", [{"shards": 0}, {"tasks_at_once": -1}, {"shards": "all"}])

@@ -274,6 +274,7 @@ def test_keras_evaluates_without_training(record, recipe):
 
 @pytest.mark.parametrize("options", [{"jit_compile": True}, {"run_eagerly": True}])
 def test_xla_and_eager_execution_train_alike(monkeypatch, options):
+    monkeypatch.setattr("mmaml_tf.division._threads", lambda: 2)
     monkeypatch.setattr("mmaml_tf.rl.learners._STEPS_AT_ONCE", 8)  # one task
     trained = []
     for chosen in ({"jit_compile": False}, options):
