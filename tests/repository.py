@@ -69,7 +69,7 @@ class Repository:
             if (ROOT / name).is_file() and Path(name).name != "dvc.lock":
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, path / name)
-        self.edit(lambda params: params.update(threads=1))
+        self.edit(lambda params: params.update(threads=1))  # other tests work beside the stages
         self.edit(change)
         self.edit(lambda pipeline: _keep(pipeline, domain, without), "dvc.yaml")
         for other in (path / "stages").iterdir():
