@@ -6,6 +6,7 @@ and members that unpack to more than `Limits` allows are refused before they are
 
 import gzip
 import io
+import lzma
 import os
 import posixpath
 import re
@@ -30,8 +31,10 @@ _DAMAGE = (
     UnicodeDecodeError,
     struct.error,
     zlib.error,
+    lzma.LZMAError,
     zipfile.BadZipFile,
     tarfile.TarError,
+    RecursionError,  # of tarfile, from a long chain of extended headers
 )
 # A drive of Windows.
 _DRIVE = re.compile("[A-Za-z]:")
@@ -215,7 +218,7 @@ class _Tar(Tree):
                 continue
             name = self._add(member.name, member.size)
             if name and posixpath.basename(name) in keep:
-                yield name, archive.extractfile(member).read()
+                yield name, self._content(archive, member)
 
     def read(self, wanted):
         wanted = set(wanted) & set(self._sizes)
@@ -225,10 +228,16 @@ class _Tar(Tree):
             name = posixpath.normpath(member.name)
             if name in wanted:
                 wanted.remove(name)
-                yield name, archive.extractfile(member).read()
+                yield name, self._content(archive, member)
             # The rest of a compressed archive would have to be unpacked only to be passed over.
             if not wanted:
                 return
+
+    def _content(self, archive, member):
+        try:
+            return archive.extractfile(member).read()
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
 
     def _members(self):
         """Yields the members one after the other: a compressed tar has no other access."""
@@ -277,8 +286,17 @@ class _Bounded(io.RawIOBase):
 class _TarInfo(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf, encoding, errors):
-        """Refuses a huge extended header, which tarfile would read into memory at once."""
-        member = super().frombuf(buf, encoding, errors)
+        """Refuses what tarfile accepts: the lack of an end, and huge extended headers.
+
+        It takes a header that is damaged or missing for the end of the archive, and reads an
+        extended one into memory at once.
+        """
+        try:
+            member = super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} where a member or the end should be") from error
         plain = member.type in tarfile.REGULAR_TYPES
         if not plain and member.size > _SMALL:
             raise tarfile.ReadError(f"a header of {member.size:,} bytes")

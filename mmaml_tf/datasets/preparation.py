@@ -110,7 +110,10 @@ def _alone(partial):
     with open(partial, "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            # It may have been published since it was opened.
+            if not os.path.samestat(os.fstat(file.fileno()), partial.stat()):
+                raise FileNotFoundError
+        except (BlockingIOError, FileNotFoundError) as error:
             raise DatasetError(
                 f"{partial} is being written by another process: wait until it has finished."
             ) from error

@@ -152,6 +152,58 @@ def test_truncated_archives(tmp_path, write):
             open_tree(path)
 
 
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_tars_that_end_between_members_or_within_a_header(tmp_path, mode):
+    path = tmp_path / "archive"
+    official_data.write_tar(path, {"a": b"1", "b": b"2", "c": b"3"}, mode)
+    pack, unpack = (gzip.compress, gzip.decompress) if mode == "w:gz" else (bytes, bytes)
+    content = unpack(path.read_bytes())
+    for length in (1024, 1100, 2048, 3000):  # a header and a block of each member
+        path.write_bytes(pack(content[:length]))
+        with pytest.raises(DatasetError, match="archive is truncated or damaged"):
+            open_tree(path)
+    damaged = bytearray(content)
+    damaged[1024 + 150] ^= 1  # the checksum of the second header
+    path.write_bytes(pack(damaged))
+    with pytest.raises(DatasetError, match=r"archive is truncated or damaged .*where a member"):
+        open_tree(path)
+
+
+def test_a_tar_that_ends_within_a_list(tmp_path):
+    noise = np.random.default_rng(0).bytes(50_000)
+    path = tmp_path / "archive"
+    official_data.write_tar(path, {"list.txt": noise, "b": b""})
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DatasetError, match="archive is truncated or damaged"):
+        open_tree(path, keep=("list.txt",))
+    path.write_bytes(content)
+    tree = open_tree(path)
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DatasetError, match="archive is truncated or damaged"):
+        list(tree.read(["list.txt"]))
+
+
+def test_a_chain_of_extended_headers(tmp_path):
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2
+    link = info.tobuf() + b"y" + bytes(511)
+    (tmp_path / "archive.tar").write_bytes(3000 * link + bytes(1024))
+    with pytest.raises(DatasetError, match="archive.tar is truncated or damaged"):
+        open_tree(tmp_path / "archive.tar")
+
+
+def test_a_damaged_member_that_lzma_packed(tmp_path):
+    path = tmp_path / "archive.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a", np.random.default_rng(0).bytes(5000))
+    content = bytearray(path.read_bytes())
+    content[100:120] = bytes(20)
+    path.write_bytes(content)
+    found = dict(open_tree(path).read(["a"]))
+    assert isinstance(found["a"], DatasetError)
+
+
 def test_altered_bytes_are_noticed(tmp_path):
     noise = np.random.default_rng(0).bytes(50_000)
     for write in (official_data.write_zip, official_data.write_tar):

@@ -210,6 +210,22 @@ def test_another_process_that_prepares_the_same_is_noticed(data):
     prepared(data)
 
 
+def test_what_another_process_has_just_published_is_let_alone(data, monkeypatch):
+    (data / "out").mkdir()
+    partial, array = (data / "out" / name for name in ("a.npy.partial", "a.npy"))
+
+    def publish(file, operation):
+        partial.rename(array)  # between the opening of the file and its lock
+
+    monkeypatch.setattr(module.fcntl, "flock", publish)
+    with (
+        pytest.raises(DatasetError, match="is being written by another process"),
+        module._alone(partial),
+    ):
+        pytest.fail("not reached")
+    assert array.exists()
+
+
 # The package's own __init__ would load TensorFlow, which the datasets must not need.
 SCRIPT = """
     import os, signal, sys, types
