@@ -80,9 +80,14 @@ def save_module(module: tf.Module, path: Path, signatures=None) -> None:
     partial = path.with_name(f".partial-{path.name}")
     shutil.rmtree(partial, ignore_errors=True)
     tf.saved_model.save(module, str(partial), signatures)
-    shutil.rmtree(path, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # A model that is replaced is put aside: nothing is deleted before its successor is there.
+    replaced = path.with_name(f".replaced-{path.name}")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if path.exists():
+        path.rename(replaced)
     partial.rename(path)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _specs(learner):

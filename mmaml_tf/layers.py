@@ -120,8 +120,8 @@ def modulate(z, affine):
     if affine is None:
         return z
     scale, shift = affine
-    z = z * expand_to(scale, z)
-    return z if shift is None else z + expand_to(shift, z)
+    z = z * expand_to(tf.cast(scale, z.dtype), z)
+    return z if shift is None else z + expand_to(tf.cast(shift, z.dtype), z)
 
 
 #: the forms of a convolution with one kernel per task

@@ -108,12 +108,18 @@ def test_learning_beats_chance_by_far(recipe):
     assert learner.get_metrics_result()["accuracy"] > 0.6
 
 
-def test_mixed_precision_is_close_to_single():
+@pytest.mark.parametrize("recipe", ["MAML", "MMAML"])
+def test_mixed_precision_is_close_to_single(recipe):
     batch = images.tasks().sample(4, seed=0)
     parts = []
     for policy in ("float32", "mixed_bfloat16"):
         network = mm.networks.ConvNet((4, 4), 3, dtype=policy)
-        learner = mm.MAML(network, mm.InnerLoop(2, 0.1))
+        loop = mm.InnerLoop(2, 0.1)
+        if recipe == "MAML":
+            learner = mm.MAML(network, loop)
+        else:
+            encoder = mm.encoders.ImageEncoder((4, 4), units=6, dtype=policy)
+            learner = mm.MMAML(network, encoder, "film", loop)
         learner.compile(
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False
         )
