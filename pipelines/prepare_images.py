@@ -18,6 +18,7 @@ def main() -> None:
     schedule = parameters.classification_scale(params, arguments.scale)
 
     from mmaml_tf import datasets
+    from mmaml_tf.datasets.prepared import paths
     from pipelines.classification import images_directory
 
     name = arguments.dataset
@@ -36,7 +37,14 @@ def main() -> None:
             download=download,
             progress=sys.stderr.isatty(),
         )
-        status = {"available": True, "digest": images.digest, "images": len(images.images)}
+        about = json.loads(paths(output, name, schedule["image_size"])[1].read_text())
+        files = about["sources"]["files"]
+        status = {
+            "available": True,
+            "digest": images.digest,
+            "images": len(images.images),
+            "not_as_published": [f["name"] for f in files if not f.get("as_published", True)],
+        }
         print(f"{name}: {len(images.images)} images of {len(images.classes)} classes")
     else:
         status = {"available": False, "message": there}

@@ -103,6 +103,19 @@ CLASSIFICATION_UNKNOWN = (
     "unweighted mean of the modes' means)."
 )
 
+CLASSIFICATION_SETTINGS = {
+    "inner_steps": 5,
+    "inner_learning_rate": 0.05,
+    "inner_clip": 20.0,
+    "first_order": False,
+    "head_only": False,
+    "statistics": "query",
+    "encoder_sees_labels": False,
+    "outer_learning_rate": 0.001,
+    "outer_clip": None,
+    "dtype": "float32",
+}
+
 CLASSIFICATION_DIFFERENCES = (
     "Classes: the published Omniglot and CUB splits follow the order of files on a disk and cannot "
     "be had again. Here the order is sorted first, and the last 100 of Omniglot's 1100 training "
@@ -175,8 +188,8 @@ REINFORCEMENT_DIFFERENCES = (
     "the point mass and for all sets of the reacher suggests one policy whose value was used for "
     "all modes by symmetry; the reacher, whose arm starts along one axis, has none. Here it is one "
     "ProMP for each mode, trained alone and chosen by the true mode of a task.",
-    "Here MuJoCo is a current version and the ant Gymnasium's model; the published runs used older "
-    "ones.",
+    "Here MuJoCo is a current version, its warm start is off, and the ant is Gymnasium's model. "
+    "The published runs used an older version and an ant of their own, which is not released.",
 )
 
 #: entries of REGRESSION whose models modulate only the first hidden layer

@@ -145,6 +145,8 @@ class Results(NamedTuple):
         protocols: (ways, support) by name.
         cells: by (kind, mode set, protocol) in the order of the table.
         images: number of images by mode, of those whose preparation is there.
+        altered: by mode, files that have another checksum than the published ones.
+        splits: by dataset, its split, where it is not that of the published protocol.
         schedule: the scale's settings.
         defaults: the methods' settings, where one has none of its own.
         member_batches: tasks of a training batch of Multi-MAML's members by protocol.
@@ -157,6 +159,8 @@ class Results(NamedTuple):
     protocols: dict[str, tuple[int, int]]
     cells: dict[tuple[str, str, str], Cell]
     images: dict[str, int]
+    altered: dict[str, list[str]]
+    splits: dict[str, str]
     schedule: dict
     defaults: dict
     member_batches: dict[str, set[int]]

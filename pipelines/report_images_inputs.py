@@ -91,6 +91,7 @@ def load(params: dict, files: Files, cells: Sequence[Cell]) -> Results:
         filled[key] = cell._replace(runs=[run for run in runs if run])
     ablations = _ablations(params, files, trained)
     check_same_tasks(filled.values(), ablations)
+    statuses = _statuses(files, found)
     return Results(
         scale=files.scale,
         seeds=params["seeds"],
@@ -103,7 +104,13 @@ def load(params: dict, files: Files, cells: Sequence[Cell]) -> Results:
             for name in trained["protocols"]
         },
         cells=filled,
-        images=_images(files, found),
+        images={mode: status["images"] for mode, status in statuses.items()},
+        altered={
+            mode: altered
+            for mode, status in statuses.items()
+            if (altered := status.get("not_as_published"))
+        },
+        splits=parameters.get(params, "classification.splits"),
         schedule=parameters.classification_scale(params, files.scale),
         defaults=parameters.get(params, "classification.defaults"),
         member_batches=_member_batches(params, trained),
@@ -123,10 +130,11 @@ def _ablations(params, files, trained):
     )
 
 
-def _images(files, mode_sets):
+def _statuses(files, mode_sets):
+    """Returns what `prepare_images` wrote by mode, of those whose preparation is there."""
     modes = dict.fromkeys(mode for found in mode_sets.values() for mode in found["modes"])
     statuses = {mode: files.models / "images" / mode / "status.json" for mode in modes}
-    return {mode: read_json(path)["images"] for mode, path in statuses.items() if path.is_file()}
+    return {mode: read_json(path) for mode, path in statuses.items() if path.is_file()}
 
 
 def _member_batches(params, trained):

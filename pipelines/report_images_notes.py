@@ -104,6 +104,12 @@ def _images_note(results):
         texts.append(f"{mode} {count}" + (f" (published: {theirs})" if theirs != count else ""))
     if texts:
         yield f"Images of all classes: {', '.join(texts)}."
+    altered = [f"{mode} ({', '.join(files)})" for mode, files in results.altered.items()]
+    if altered:
+        yield (
+            "Files that are not the published ones, by their checksums, and may hold other images: "
+            f"{'; '.join(altered)}."
+        )
 
 
 def _not_run_note(results):
@@ -124,6 +130,7 @@ def protocol_notes(results: Results) -> list[str]:
         f"Training: {_training(results)}. Query images of a class: {schedule['queries']}.",
         f"Inner steps: {results.defaults['inner_steps']} in training and for the accuracy here"
         f"{_member_steps(results)}. A prototypical network has none.",
+        _rates(results.defaults),
         f"The checkpoint is the one with the best accuracy on {schedule['validation_tasks']} tasks "
         f"per mode of the validation classes, measured every {schedule['validation_every']} "
         f"iterations.{_chosen(results)}",
@@ -133,6 +140,18 @@ def protocol_notes(results: Results) -> list[str]:
         "Multi-MAML has one MAML per mode, trained alone and chosen by the true mode of a task.",
         digests_note(results.digests),
     ]
+
+
+def _rates(defaults):
+    def clipped(how, limit):
+        return f"clipped to {how} of {limit}" if limit else "not clipped"
+
+    return (
+        f"Rates, unless a method or member has its own: inner {defaults['inner_learning_rate']}, "
+        f"its gradient {clipped('elements', defaults['inner_clip'])}; outer "
+        f"{defaults['outer_learning_rate']} (Adam), its gradient "
+        f"{clipped('a norm', defaults['outer_clip'])}."
+    )
 
 
 def _training(results):
@@ -181,11 +200,23 @@ def _chosen(results):
 
 def deviation_notes(results: Results) -> list[str]:
     """Returns what differs from the published protocol, or may differ."""
-    del results
     return [
         published.SOURCE,
         published.CLASSIFICATION_PROTOCOL,
         published.CLASSIFICATION_UNKNOWN,
         *published.CLASSIFICATION_DIFFERENCES,
+        *_settings_note(results),
         "Prototypical networks have no published values here.",
     ]
+
+
+def _settings_note(results):
+    theirs = published.CLASSIFICATION_SETTINGS
+    texts = [
+        f"{name} {results.defaults[name]} (published: {value})"
+        for name, value in theirs.items()
+        if results.defaults[name] != value
+    ]
+    texts += [f"the split {split!r} of {dataset}" for dataset, split in results.splits.items()]
+    if texts:
+        yield f"Settings other than the published ones: {', '.join(texts)}."

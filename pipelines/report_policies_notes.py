@@ -26,17 +26,19 @@ def table_notes(results: Results) -> list[str]:
         f"{spread_note(results.seeds)} The interval is stratified by mode: how many goals there "
         "are of each is fixed, so that differences between modes are no part of it.",
     ]
-    unstable = [_share(results, c, c.unstable, _rollouts(c)) for c in cells if c.unstable]
+    unstable = [_share(results, c, c.unstable, f"of {_rollouts(c)}") for c in cells if c.unstable]
     if unstable:
         notes.append(
             f"{_UNSTABLE} Rollouts of the evaluation whose simulation became unstable; from there "
             f"on they earn nothing, which raises the return: {'; '.join(unstable)}."
         )
-    skipped = [_share(results, c, c.skipped, _iterations(c)) for c in cells if c.skipped]
+    skipped = [
+        _share(results, c, c.skipped, f"in {_iterations(c)} iterations") for c in cells if c.skipped
+    ]
     if skipped:
         notes.append(
-            f"{_SKIPPED} Outer updates were skipped because their meta-gradient was not finite: "
-            f"{'; '.join(skipped)}."
+            f"{_SKIPPED} Outer updates, one an epoch, were skipped because their meta-gradient was "
+            f"not finite: {'; '.join(skipped)}."
         )
     missing = [cell.name for cell in cells if not cell.runs]
     if missing:
@@ -44,9 +46,9 @@ def table_notes(results: Results) -> list[str]:
     return notes
 
 
-def _share(results, cell, part, whole):
+def _share(results, cell, part, of_whole):
     name = f"{METHODS[cell.kind].label}, {results.sets[cell.column].full_title}"
-    return f"{name}: {part} of {whole}"
+    return f"{name}: {part} {of_whole}"
 
 
 def _rollouts(cell: Cell):

@@ -26,7 +26,7 @@ class BanditVectorEnv(gymnasium.vector.VectorEnv):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.goal, self.steps = np.asarray(options["task"]), 0
-        return self._observe(), {}
+        return self._observe(), {"task": self.goal}
 
     def step(self, actions):
         self.steps += 1

@@ -40,7 +40,8 @@ class DriftVectorEnv(gymnasium.vector.VectorEnv):
         if self.goal.shape != (self.num_envs, 2):
             raise ValueError(f"task has shape {self.goal.shape}.")
         self.state = self.np_random.normal(size=(self.num_envs, 4))
-        return self.state, {}
+        infos = {} if self.fault == "ignores goals" else {"task": self.goal}
+        return self.state, infos
 
     def step(self, actions):
         self.steps += 1
@@ -77,7 +78,7 @@ class DriftEnv(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.goal, self.state = np.asarray(options["task"]), self.np_random.normal(size=4)
-        return self.state, {}
+        return self.state, {"task": self.goal}
 
     def step(self, action):
         self.state, reward = move(self.state, action, self.goal)

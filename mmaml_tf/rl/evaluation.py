@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmaml_tf.evaluation import Report
-from mmaml_tf.rl.goals import GoalTasks, HeldOutGoals
+from mmaml_tf.rl.goals import SETTINGS, GoalTasks, HeldOutGoals
 
 # Tasks that are sampled at once.
 _BATCH = 40
@@ -65,14 +65,22 @@ def evaluate(
         A `PolicyReport`; `print(result.report)` shows it by mode.
 
     Raises:
-        ValueError: for a learner without environment, a negative number of steps, or a learner
-            that chooses by mode and goals of other modes.
+        ValueError: for a learner without environment, goals of another environment of this
+            package's, a negative number of steps, or a learner that chooses by mode and goals of
+            other modes.
     """
     held_out = tasks if isinstance(tasks, HeldOutGoals) else tasks.held_out(tasks_per_mode, seed)
     if learner.needs_mode and learner.modes != held_out.modes:
         raise ValueError(
             f"the learner's modes are {learner.modes}, those of the goals {held_out.modes}; they "
             "must be the same, in the same order."
+        )
+    environment = (rollouts or learner.require_rollouts()).environment
+    # Elsewhere these goals may well make sense; here shapes alone would not tell them apart.
+    if environment in {s.env_id for s in SETTINGS.values()} - {held_out.env_id}:
+        raise ValueError(
+            f"the learner acts in {environment}, the goals are of {held_out.env_id}; evaluate it "
+            "on those of its own environment."
         )
     number = np.arange(held_out.tasks)
     first = np.array([number[held_out.mode == m].min() for m in range(len(held_out.modes))])

@@ -79,7 +79,12 @@ class _Endpoints:
 
     def adapt(self, observations, actions, rewards, parameters):
         learner = self.learner
-        trajectories = Trajectories(observations, actions, rewards, tf.ones_like(rewards))
+        parts = {"observations": observations, "actions": actions, "rewards": rewards}
+        parts = [
+            tf.debugging.assert_all_finite(part, f"{name} hold values that are not finite.")
+            for name, part in parts.items()
+        ]
+        trajectories = Trajectories(*parts, tf.ones_like(rewards))
         _, weights, modulation = self._network(parameters, observations)
         experience = learner.prepare_experience(trajectories, weights, modulation)
         following = _by_name(learner.take_inner_step(experience, weights, modulation))

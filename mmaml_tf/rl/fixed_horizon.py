@@ -1,5 +1,7 @@
 """Vector environments whose episodes all last the same number of steps, checked at every step."""
 
+import numbers
+
 import gymnasium
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
@@ -25,8 +27,9 @@ class FixedHorizonEnvs:
 
     Args:
         envs: a vector environment with vectors as observations, and as actions within finite
-            bounds, whose `reset` takes `options={"task": goals [N, G]}`; or gymnasium's own
-            collections of single environments that take `options={"task": goal [G]}`.
+            bounds, whose `reset` takes `options={"task": goals [N, G]}` and returns the same as
+            `infos["task"]`; or gymnasium's own collections of single environments that do so with
+            `goal [G]`.
         horizon: number L of steps of an episode.
         action_range: see above.
 
@@ -53,13 +56,19 @@ class FixedHorizonEnvs:
         self._gain = (actions.high - actions.low) / (2 * action_range)
 
     def reset(self, goals: np.ndarray, seed: int) -> np.ndarray:
-        """Starts an episode with the goals `[N, G]`; returns observations `[N, O]`, float32."""
+        """Starts an episode with the goals `[N, G]`; returns observations `[N, O]`, float32.
+
+        Raises:
+            ValueError: for environments that do not tell that they took the goals, or give
+                observations of another shape.
+        """
         self._steps = 0
         self.unstable = np.zeros_like(self.unstable)
         if isinstance(self._envs.unwrapped, (SyncVectorEnv, AsyncVectorEnv)):
             observations = self._reset_single_envs(goals, seed)
         else:
-            observations, _ = self._envs.reset(seed=seed, options={"task": goals})
+            observations, infos = self._envs.reset(seed=seed, options={"task": goals})
+            self._check_taken(infos, goals, slice(None))
         return self._checked(observations, np.zeros(self.size))[0]
 
     def _reset_single_envs(self, goals, seed):
@@ -70,8 +79,27 @@ class FixedHorizonEnvs:
         distinct, index = np.unique(goals, axis=0, return_inverse=True)
         for number, goal in enumerate(distinct):
             mask = {"reset_mask": index.reshape(-1) == number} if number else {}
-            observations, _ = self._envs.reset(seed=seed, options={"task": goal, **mask})
+            observations, infos = self._envs.reset(seed=seed, options={"task": goal, **mask})
+            chosen = mask.get("reset_mask", slice(None))
+            self._check_taken(infos, np.tile(goal, (self.size, 1)), chosen)
         return observations
+
+    def _check_taken(self, infos, goals, chosen):
+        """Raises ValueError unless the infos of a reset hold these goals.
+
+        Gymnasium lets an environment ignore options, and the goal is not observed: training would
+        go on towards goals that nobody pursues.
+        """
+        try:
+            told = np.stack([*np.asarray(infos["task"])[chosen]]).astype(float)
+        except (KeyError, IndexError, TypeError, ValueError):
+            told = np.zeros(0)
+        if told.shape != goals[chosen].shape or not np.allclose(told, goals[chosen]):
+            raise ValueError(
+                f"reset of {self._envs} does not tell that it took the goals; expected it to use "
+                'options["task"] and to return the same goal as info["task"]. Use an environment '
+                "that takes goals so, or wrap this one."
+            )
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
         """Steps all environments.
@@ -137,12 +165,12 @@ class FixedHorizonEnvs:
 
 def check_horizon(horizon: int | None) -> int:
     """Returns the horizon; raises ValueError unless it is a number of steps, at least one."""
-    if isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:
+    if isinstance(horizon, bool) or not isinstance(horizon, numbers.Integral) or horizon < 1:
         raise ValueError(
             f"the horizon is {horizon}; expected a fixed one of at least one step: give "
             "max_episode_steps, here or where the environment is registered."
         )
-    return horizon
+    return int(horizon)
 
 
 def registered_horizon(environment: str, **env_kwargs) -> int:

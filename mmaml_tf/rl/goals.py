@@ -249,7 +249,7 @@ class GoalTasks:
         ]
         mode = tf.repeat(tf.range(len(self.modes)), tasks_per_mode)
         goals = self._goals(mode, tf.concat(normal, axis=0), origin)
-        return HeldOutGoals(Goals(*(a.numpy() for a in goals)), self.modes)
+        return HeldOutGoals(Goals(*(a.numpy() for a in goals)), self.modes, self.env_id)
 
     def config(self) -> dict:
         """Returns the constructor arguments as plain values."""
@@ -284,10 +284,12 @@ class HeldOutGoals(NamedTuple):
     Attributes:
         goals: `Goals` of N tasks, as arrays.
         modes: names of the modes that `goals.mode` indexes.
+        env_id: the environment's name in Gymnasium's registry.
     """
 
     goals: Goals
     modes: tuple[str, ...]
+    env_id: str
 
     @property
     def mode(self) -> np.ndarray:

@@ -20,7 +20,7 @@ from mmaml_tf.rl import promp
 from mmaml_tf.rl.export import write_policy
 from mmaml_tf.rl.fixed_horizon import NonFiniteActionsError
 from mmaml_tf.rl.goals import Goals
-from mmaml_tf.rl.trajectories import Trajectories, check_trajectories
+from mmaml_tf.rl.trajectories import Trajectories, check_trajectories, check_values
 
 # Steps of rollouts that one CPU core works on at once: their activations, and not the weights, are
 # what is to fit its caches. With one or two tasks of 2,000 steps at once an epoch on the point mass
@@ -192,12 +192,14 @@ class PolicyLearner(MetaLearner):
             The parameters to act by from now on. The first step also sets their modulation.
 
         Raises:
-            ValueError: for trajectories that do not fit the learner or are not of the same tasks
-                as the parameters, or a learner without weights.
+            ValueError: for trajectories that do not fit the learner, hold values that are not
+                finite or are not of the same tasks as the parameters, or a learner without weights.
         """
         self._require_weights()
         trajectories = Trajectories(*(tf.cast(part, self.compute_dtype) for part in trajectories))
         check_trajectories(trajectories, self.observation_size, self.action_size)
+        if tf.executing_eagerly():
+            check_values(trajectories)
         tasks = len(trajectories.rewards)
         if parameters is None:
             parameters = self.initial_parameters(tasks)
@@ -326,8 +328,9 @@ class PolicyLearner(MetaLearner):
     def train_step(self, goals: Goals):
         """Samples, adapts and takes the outer steps of a batch of tasks; called by `fit`."""
         if goals.origin is None:
-            # Goals of one's own: every step is to have other rollouts.
-            goals = goals._replace(origin=np.int64([0, self.optimizer.iterations]))
+            # Goals of one's own: every step is to have other rollouts, after a skipped one too.
+            number = int(self.optimizer.iterations) + int(self.guard.skipped)
+            goals = goals._replace(origin=np.int64([0, number]))
         try:
             stages = list(self.stages(goals))
         except NonFiniteActionsError as error:

@@ -5,6 +5,8 @@ the step of all T·R environments and the recording of their transitions, both c
 code; nothing loops over tasks or rollouts. This is the only file that imports TF-Agents.
 """
 
+import math
+import numbers
 from collections.abc import Sequence
 
 import gymnasium
@@ -29,7 +31,7 @@ class Rollouts:
 
     Args:
         environment: id of a registered environment that never terminates and whose `reset` takes
-            goals as `options={"task": ...}`, see `fixed_horizon.FixedHorizonEnvs`.
+            goals as `options={"task": ...}` and returns them, see `fixed_horizon.FixedHorizonEnvs`.
         rollouts: number R of rollouts of a task.
         action_range: the policy's actions of ± this number are the bounds of the environment's
             (10 in the published code).
@@ -37,15 +39,18 @@ class Rollouts:
 
     Raises:
         ValueError: for an unknown environment, one without a fixed horizon of at least one step,
-            and a number of rollouts or an action range that is not positive.
+            a number of rollouts that is no whole positive one, and an action range that is not
+            positive and finite.
     """
 
     def __init__(
         self, environment: str, rollouts: int = 20, action_range: float = 10.0, **env_kwargs
     ):
-        if rollouts < 1 or not action_range > 0:
+        whole = isinstance(rollouts, numbers.Integral) and rollouts >= 1
+        if not (whole and 0 < action_range < math.inf):
             raise ValueError(
-                f"rollouts={rollouts}, action_range={action_range}: both must be positive."
+                f"rollouts={rollouts}, action_range={action_range}: both must be positive, the "
+                "first a whole number, the second finite."
             )
         self.environment = environment
         self.rollouts = rollouts
@@ -99,7 +104,8 @@ class Rollouts:
             Trajectories `[T, R, L, ...]`, float32.
 
         Raises:
-            ValueError: for goals of another shape, a policy or weights that do not fit, actions,
+            ValueError: for goals of another shape, environments that do not take them, a policy or
+                weights that do not fit, actions,
                 observations or rewards that are not finite, and environments of which one ends
                 before its horizon or gives arrays of a wrong shape.
         """

@@ -6,6 +6,7 @@ size.
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -18,7 +19,8 @@ class Trajectories(NamedTuple):
             bounds.
         rewards: `[T, R, L]`.
         mask: `[T, R, L]`, 1 while an environment was stable, 0 from then on. Steps with 0 take
-            part in no return, and rollouts that have some in no loss.
+            part in no return, and rollouts that have some in no loss; a task encoder reads them
+            as zeros.
     """
 
     observations: Any
@@ -44,4 +46,18 @@ def check_trajectories(trajectories: Trajectories, observation_size: int, action
             raise ValueError(
                 f"{name} has shape {tuple(shape)}; expected [{letters}] (tasks, rollouts, steps) "
                 f"with at least one of each, as in rewards {tuple(leading)}."
+            )
+
+
+def check_values(trajectories: Trajectories):
+    """Raises ValueError unless all values are finite, and those of the mask 0 or 1."""
+    for name, part in trajectories._asdict().items():
+        values = np.asarray(part)
+        good = (values == 0) | (values == 1) if name == "mask" else np.isfinite(values)
+        if not good.all():
+            task, rollout, step, *_ = bad = np.argwhere(~good)[0]
+            raise ValueError(
+                f"{name} of task {task}, rollout {rollout}, step {step} is {values[tuple(bad)]}; "
+                f"expected {'0 or 1' if name == 'mask' else 'finite values'}. Leave such rollouts "
+                "out, or end their mask before."
             )

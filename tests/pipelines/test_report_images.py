@@ -106,7 +106,8 @@ class Inputs(reports.Inputs):
             about = {"format": 1, "channels": channels, "digest": "00", "sha256": "00"}
             about["classes"] = [[name, 1 + queries] for name in classes]
             (directory / f"{mode}-{size}.json").write_text(json.dumps(about))
-            (directory / "status.json").write_text(json.dumps({"images": 10000}))
+            altered = {"not_as_published": ["one.tgz", "two.mat"] if mode == "cub" else []}
+            (directory / "status.json").write_text(json.dumps({"images": 10000} | altered))
 
 
 def run(monkeypatch, *options, scale="laptop"):
@@ -153,6 +154,31 @@ def test_headline_table_has_the_arrays_numbers_beside_the_published_ones(full):
     assert table["2 modes, Prototypical network"][1::2] == ["–"] * 3
     found = [cell for row in table.values() for cell in row[1::2] if cell not in ("–", "--:")]
     assert len([cell for cell in found if cell.replace(".", "").isdigit()]) == 27
+
+
+def test_files_that_are_not_the_published_ones_are_named(full):
+    text = (full.results / "table.md").read_text()
+    assert "by their checksums, and may hold other images: cub (one.tgz, two.mat)." in text
+
+
+def test_settings_other_than_the_published_ones_are_named(small, monkeypatch):
+    inputs = small()
+    run(monkeypatch)
+    rates = "inner 0.05, its gradient clipped to elements of 20.0; outer 0.001 (Adam), its gradient"
+    text = (inputs.results / "table.md").read_text()
+    assert f"{rates} not clipped." in text
+    assert "other than the published" not in text
+    settings = inputs.params["classification"]
+    settings["defaults"] |= {"outer_clip": 2.0, "first_order": True}
+    settings["splits"] = {"omniglot": "vinyals"}
+    inputs.write_params()
+    run(monkeypatch)
+    text = (inputs.results / "table.md").read_text()
+    assert f"{rates} clipped to a norm of 2.0." in text
+    assert (
+        "other than the published ones: first_order True (published: False), outer_clip 2.0 "
+        "(published: None), the split 'vinyals' of omniglot."
+    ) in text
 
 
 def joined(full, modes, protocol, step=None):

@@ -230,7 +230,7 @@ def test_returns_of_every_mode_and_inner_step_are_shown(full):
 
 def test_what_happened_is_told(full):
     text = (full.results / "table.md").read_text()
-    assert "ProMP, reacher, 2 modes: 2 of 40" in text
+    assert "ProMP, reacher, 2 modes: 2 in 40 iterations" in text
     # Two members with 10 goals each, 20 rollouts and 4 stages.
     assert "Multi-ProMP, ant, 2 modes: 5 of 1600" in text
     table = markdown_tables(full.results / "table.md")[0]

@@ -149,6 +149,43 @@ def test_trajectories_that_do_not_fit_are_refused(promp, change, message):
         promp.adapt(policies.trajectories()._replace(**change))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("observations", np.inf, "observations of task 1, rollout 2, step 4 is inf; expected fini"),
+        ("actions", np.nan, "actions of task 1, rollout 2, step 4 is nan"),
+        ("rewards", np.nan, "rewards of task 1, rollout 2, step 4 is nan"),
+        ("mask", 0.5, "mask of task 1, rollout 2, step 4 is 0.5; expected 0 or 1"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(promp, name, value, message):
+    trajectories = policies.trajectories()
+    part = getattr(trajectories, name).numpy()
+    part[1, 2, 4] = value
+    with pytest.raises(ValueError, match=message):
+        promp.adapt(trajectories._replace(**{name: part}))
+
+
+def test_goals_of_one_s_own_get_other_rollouts_after_a_skipped_update():
+    learner = policies.ready("ProMP", learning_rate=1e30, on_nonfinite="skip")
+    seen, collect = [], learner.rollouts.collect
+
+    def spy(*arguments):
+        seen.append(arguments[-1][:-1])
+        return collect(*arguments)
+
+    learner.rollouts.collect = spy
+    learner.fit(dataset(3, origin=None), verbose=0)
+    assert list(dict.fromkeys(seen)) == [(0, 0), (0, 1), (0, 2)]
+
+
+def test_goals_of_another_environment_are_refused():
+    learner = policies.learner("ProMP")
+    learner.compile(rollouts=policies.Rollouts("mmaml_tf/Ant-v0", 2), jit_compile=False)
+    with pytest.raises(ValueError, match=r"acts in mmaml_tf/Ant-v0, .* of mmaml_tf/Reacher-v0"):
+        evaluate(learner, rl.GoalTasks("reacher", 2), tasks_per_mode=2)
+
+
 def test_no_trajectories_are_refused(promp):
     for axis in range(3):
         empty = [part.numpy().take([], axis=axis) for part in policies.trajectories()]

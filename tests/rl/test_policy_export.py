@@ -147,6 +147,9 @@ def test_what_would_silently_be_wrong_is_refused_by_the_saved_model(exported):
                 call(parameters)
     with pytest.raises(TypeError):
         model.adapt(*(part[:, :, :-1] for part in adapt), model.initial(tf.constant(2)))
+    observations, actions, rewards = adapt
+    with pytest.raises(tf.errors.InvalidArgumentError, match="rewards hold values that are not"):
+        model.adapt(observations, actions, rewards * np.nan, model.initial(tf.constant(2)))
 
 
 def test_only_a_learner_with_weights_and_an_environment_is_exported(tmp_path):

@@ -213,6 +213,19 @@ def test_collections_of_single_environments_pursue_the_goal_of_each_task(policy,
     rollouts.close()
 
 
+def test_an_environment_of_gymnasium_that_knows_no_goals_is_refused():
+    rollouts = Rollouts("Pendulum-v1", rollouts=1)
+    policy = GaussianPolicy(1, hidden=(3,))
+    policy.build((None, 3))
+    with pytest.raises(ValueError, match="does not tell that it took the goals"):
+        rollouts.collect(policy, shared(policy), None, GOALS, (0,))
+
+
+def test_a_horizon_may_be_a_number_of_numpy(policy):
+    rollouts = make(max_episode_steps=np.int64(L))
+    assert rollouts.collect(policy, shared(policy), None, GOALS, (0,)).mask.shape == (T, R, L)
+
+
 def test_point_mass(policy):
     rollouts = Rollouts("mmaml_tf/PointMass-v0", rollouts=R)
     observations, _, rewards, mask = numpy(rollouts.collect(policy, *per_task(policy), GOALS, (0,)))
@@ -224,6 +237,7 @@ def test_point_mass(policy):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
+        ({"fault": "ignores goals"}, "does not tell that it took the goals"),
         ({"fault": "terminates"}, "step 4 .* 1 terminated and 0 truncated of 12"),
         ({"fault": "truncates"}, "step 4 .* 0 terminated and 1 truncated of 12"),
         ({"fault": "truncates", "at": L}, "step 6 .* 0 terminated and 11 truncated of 12"),
@@ -299,7 +313,10 @@ def test_collecting_inside_a_graph_is_refused(rollouts, policy):
         ({"environment": "Endless-v0"}, "horizon is None"),
         ({"max_episode_steps": 0}, "horizon is 0"),
         ({"rollouts": 0}, "rollouts=0"),
+        ({"rollouts": 2.5}, "rollouts=2.5"),
         ({"action_range": 0.0}, "action_range=0.0"),
+        ({"action_range": np.inf}, "action_range=inf"),
+        ({"max_episode_steps": 2.0}, "horizon is 2.0"),
     ],
 )
 def test_bad_settings_are_refused(arguments, message):
