@@ -2,10 +2,12 @@
 
     python examples/drive_policy.py MODEL X Y
 
-MODEL is what `export` of a `ProMP` or `MultimodalProMP` wrote; TensorFlow alone runs it.
+MODEL is the SavedModel that `export` of a `ProMP` or `MultimodalProMP` wrote. TensorFlow alone runs
+it; this package is here for the environment. After `make reproduce` there is one at
+models/laptop/reinforcement/export/mmaml-point_mass-2-0/saved_model.
 """
 
-import sys
+import argparse
 
 import gymnasium
 import numpy as np
@@ -29,7 +31,11 @@ def drive(envs, model, parameters, goal, rng, noise=1.0):
 
 
 if __name__ == "__main__":
-    model, goal = tf.saved_model.load(sys.argv[1]), [float(number) for number in sys.argv[2:4]]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("goal", type=float, nargs=2, metavar=("X", "Y"))
+    arguments = parser.parse_args()
+    model, goal = tf.saved_model.load(arguments.model), arguments.goal
     envs = gymnasium.make_vec("mmaml_tf/PointMass-v0", num_envs=20)
     rng, parameters = np.random.default_rng(0), model.initial(tf.constant(1))
     for _ in range(2):
