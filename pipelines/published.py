@@ -103,6 +103,7 @@ CLASSIFICATION_UNKNOWN = (
     "unweighted mean of the modes' means)."
 )
 
+#: settings of `classification.defaults` in params.yaml as published, of those that have one there
 CLASSIFICATION_SETTINGS = {
     "inner_steps": 5,
     "inner_learning_rate": 0.05,
