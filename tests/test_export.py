@@ -1,6 +1,7 @@
 """What is exported or saved predicts what the learner predicts, elsewhere and later."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -169,6 +170,22 @@ def test_an_export_replaces_an_older_one(tmp_path):
     np.testing.assert_allclose(predictions(path, *arguments), adapted(second, *arguments), 1e-5)
     assert not (path / "variables" / "stale").exists()
     assert [p.name for p in path.parent.iterdir()] == ["model"]
+
+
+def test_an_older_export_is_deleted_after_its_successor_is_there(tmp_path, monkeypatch):
+    path, deleted, rmtree = tmp_path / "model", [], shutil.rmtree
+    factory.learner("MAML").export(path)
+    old = (path / "saved_model.pb").stat().st_ino
+
+    def spy(folder, **kwargs):
+        if Path(folder).exists():
+            deleted.append((Path(folder) / "saved_model.pb").stat().st_ino)
+            assert (path / "saved_model.pb").stat().st_ino != old
+        rmtree(folder, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", spy)
+    factory.learner("MAML").export(path)
+    assert old in deleted
 
 
 class CrashError(Exception):

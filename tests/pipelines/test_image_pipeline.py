@@ -2,13 +2,16 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import mlflow
 import numpy as np
+import official_data
 import pytest
-from repository import Repository, run
+from repository import ROOT, Repository, run
 
 from mmaml_tf.tasks import class_split
+from pipelines import prepare_images
 
 MODES = ["mini_imagenet", "fc100"]
 # One support and two query images of each class.
@@ -138,3 +141,14 @@ def test_a_mode_asked_for_by_name_must_be_there(reproduced):
     )
     assert "mode 'omniglot' has no images" in output
     assert "images_background.zip" in output
+
+
+def test_archives_that_are_not_the_published_ones_are_noted(tmp_path, monkeypatch):
+    official_data.omniglot(tmp_path / "data")
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MMAML_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("sys.argv", ["prepare", "--scale", "smoke", "--dataset", "omniglot"])
+    prepare_images.main()
+    status = json.loads(Path("models/smoke/classification/images/omniglot/status.json").read_text())
+    assert status["not_as_published"] == ["images_background.zip", "images_evaluation.zip"]
