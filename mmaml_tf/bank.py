@@ -13,7 +13,8 @@ class Bank(MetaLearner):
     """One independent learner per mode, chosen by each task's true mode.
 
     The outer loss is the sum over modes of the mean over that mode's tasks, and each network's
-    gradient is clipped on its own, so that training the bank equals training its members apart.
+    gradient is clipped on its own, so that training the bank equals training its members apart,
+    as long as every batch has tasks of all modes and no update is skipped.
 
     Args:
         networks: one task network per mode, initialised independently.
@@ -47,10 +48,16 @@ class Bank(MetaLearner):
             modes: the mode each was trained on.
 
         Raises:
-            ValueError: for no learners, another number than of modes, or other settings.
+            ValueError: for no learners, learners that modulate, another number than of modes, or
+                other settings.
         """
         if not learners:
             raise ValueError(f"{cls.__name__} needs at least one learner; none was given.")
+        if any(learner.encoder is not None for learner in learners):
+            raise ValueError(
+                f"a {cls.__name__} joins task networks alone; learners with an encoder would lose "
+                "their modulation."
+            )
         first = learners[0]
         parts = ("network", "encoder", "modulation", "modes", "name")
         settings, *others = (
@@ -93,7 +100,12 @@ class Bank(MetaLearner):
         del tasks
         of_mode = self._choice(mode)
         counts = tf.reduce_sum(of_mode, axis=0)
-        return 1 / tf.linalg.matvec(of_mode, counts)
+        # Divided by 0 for a mode without a network, whose choice would be a network of zeros.
+        known = tf.debugging.assert_equal(
+            tf.reduce_sum(of_mode, axis=1), 1.0, f"mode must be the index of one of {self.modes}."
+        )
+        with tf.control_dependencies([known] if known is not None else []):
+            return 1 / tf.linalg.matvec(of_mode, counts)
 
     def gradient_groups(self):
         """One group per mode."""

@@ -98,8 +98,15 @@ def map_groups(function, arrays, groups: int, dtypes):
     return by_task, [tf.reduce_sum(a, axis=0) for a in sums]
 
 
+def processors() -> int:
+    """Returns the number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _threads():
-    return tf.config.threading.get_intra_op_parallelism_threads() or len(os.sched_getaffinity(0))
+    return tf.config.threading.get_intra_op_parallelism_threads() or processors()
 
 
 def _largest_divisor(number, limit):

@@ -128,7 +128,8 @@ def evaluate(
         loss against each kind of target; print it, or ask it for estimates.
 
     Raises:
-        ValueError: for shapes that do not fit the learner, or negative steps.
+        ValueError: for shapes that do not fit the learner, negative steps, or a learner that
+            chooses by mode and tasks of other modes.
     """
     held_out = tasks if hasattr(tasks, "batches") else tasks.held_out(tasks_per_mode, seed)
     return Evaluator(learner, steps, curve)(held_out, batch)
@@ -156,10 +157,11 @@ class Evaluator:
 
     def __call__(self, held_out, batch: int | None = None) -> Report:
         """Returns the `Report` of held-out tasks; see `evaluate`."""
+        self.learner.check_modes(held_out.modes)
         parts = []
         for episodes, targets in held_out.batches(batch):
             self.learner.build_for(episodes)
-            path = self._predict(*_inputs(episodes))
+            path = self._predict(*_inputs(self.learner, episodes))
             parts.append(_measure(self.learner, targets, path))
         measures = {
             name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]
@@ -191,12 +193,13 @@ def predictions(learner, episodes, steps: int) -> np.ndarray:
     Returns:
         `[S + 1, T, Q, ...]`.
     """
-    return _predictor(learner, range(steps + 1))(*_inputs(episodes)).numpy()
+    return _predictor(learner, range(steps + 1))(*_inputs(learner, episodes)).numpy()
 
 
-def _inputs(episodes):
-    arrays = episodes.support_x, episodes.support_y, episodes.query_x, episodes.mode
-    return [tf.convert_to_tensor(a) for a in arrays]
+def _inputs(learner, episodes):
+    support_x, support_y, query_x, _ = learner.as_inputs(episodes)
+    mode = None if episodes.mode is None else tf.convert_to_tensor(episodes.mode)
+    return support_x, support_y, query_x, mode
 
 
 def _predictor(learner, curve):
@@ -216,4 +219,4 @@ def task_embeddings(learner, held_out, batch: int | None = None) -> np.ndarray:
     """Returns the embeddings `[N, E]` of held-out tasks' support sets."""
     embed = tf.function(learner.embed, autograph=False, reduce_retracing=True)
     batches = (episodes for episodes, _ in held_out.batches(batch))
-    return np.concatenate([embed(e.support_x, e.support_y) for e in batches])
+    return np.concatenate([embed(*learner.as_inputs(episodes)[:2]) for episodes in batches])

@@ -46,6 +46,9 @@ class Learner(MetaLearner):
     ):
         super().__init__(network, inner_loop, encoder, modulation, **kwargs)
         self.fewer_ways = fewer_ways
+        self._make_graphs()
+
+    def _make_graphs(self):
         self._adapt_graph = tf.function(
             self.adaptation_path, autograph=False, reduce_retracing=True
         )
@@ -73,11 +76,13 @@ class Learner(MetaLearner):
         outputs = self.network.functional_call(self._shared_weights(), x).shape[2:]
         targets = support_y[2:]
         # Integer class labels have no axis of classes, or one of size 1.
-        labels = len(outputs) - len(targets) == 1 or (targets[-1:] == (1,) and outputs[-1] > 1)
+        *points, last = outputs
+        labels = last > 1 and list(targets) in (points, [*points, 1])
         if tuple(outputs) != tuple(targets) and not labels:
             raise ValueError(
                 f"the task network gives outputs of shape {tuple(outputs)} per point, the targets "
-                f"have {tuple(targets)}; they must be equal (or the targets class labels)."
+                f"have {tuple(targets)}; they must be equal (or the targets labels of two or more "
+                "classes)."
             )
         self.predicts_classes = labels
 
@@ -174,17 +179,15 @@ class Learner(MetaLearner):
         loss = keras.losses.get(loss)
         # A Loss instance reduces over tasks; its `call` gives the unreduced values.
         self._point_loss = loss.call if isinstance(loss, keras.losses.Loss) else loss
+        self._make_graphs()  # what was traced has the earlier loss
 
     def train_step(self, episodes: Episodes):
         """Takes one outer step on a batch of tasks; called by `fit`."""
         tasks = episodes.support_x.shape[0] or tf.shape(episodes.support_x)[0]
         weights = self.task_weights(tasks, episodes.mode)
+        inputs = self.as_inputs(episodes)
         return self.outer_step(
-            [*episodes[:4], episodes.mode],
-            weights,
-            episodes.mode,
-            episodes.origin,
-            targets=episodes.query_y,
+            [*inputs, episodes.mode], weights, episodes.mode, episodes.origin, targets=inputs[-1]
         )
 
     def modulate_batch(self, batch):
@@ -201,11 +204,10 @@ class Learner(MetaLearner):
 
     def test_step(self, episodes: Episodes):
         """Computes the query loss after adaptation; called by `evaluate`."""
-        predictions = self.call(
-            (episodes.support_x, episodes.support_y, episodes.query_x), mode=episodes.mode
-        )
-        losses = self.task_losses(episodes.query_y, predictions)
-        return self.update_metrics(predictions, losses, episodes.mode, episodes.query_y)
+        *inputs, targets = self.as_inputs(episodes)
+        predictions = self.call(inputs, mode=episodes.mode)
+        losses = self.task_losses(targets, predictions)
+        return self.update_metrics(predictions, losses, episodes.mode, targets)
 
     def update_metrics(self, outputs, losses, mode, targets):
         """See `MetaLearner.update_metrics`; outputs are predictions for the queries."""
@@ -254,11 +256,27 @@ class Learner(MetaLearner):
     def _as_input(self, array):
         return tf.cast(tf.convert_to_tensor(array), self.compute_dtype)
 
-    def _as_target(self, array):
+    def _as_target(self, array, name="support_y"):
         array = tf.convert_to_tensor(array)
         if self.predicts_classes and not array.dtype.is_integer:
-            raise ValueError(f"support_y has type {array.dtype.name}; class labels are integers.")
+            raise ValueError(f"{name} has type {array.dtype.name}; class labels are integers.")
         return tf.cast(array, self.target_dtype)
+
+    def as_inputs(self, episodes: Episodes):
+        """Returns support_x, support_y, query_x and query_y in the types the learner takes.
+
+        Args:
+            episodes: their query_y may be None, and stays so.
+
+        Raises:
+            ValueError: for class labels that are no integers.
+        """
+        return (
+            self._as_input(episodes.support_x),
+            self._as_target(episodes.support_y),
+            self._as_input(episodes.query_x),
+            None if episodes.query_y is None else self._as_target(episodes.query_y, "query_y"),
+        )
 
     @property
     def target_dtype(self):
@@ -278,7 +296,8 @@ class Learner(MetaLearner):
 
 def _mask_absent_classes(logits, support_y):
     """Takes the outputs beyond each task's largest support label out of the softmax."""
-    ways = 1 + tf.reduce_max(tf.cast(support_y, tf.int32), axis=1)
+    labels = tf.reshape(tf.cast(support_y, tf.int32), tf.shape(support_y)[:2])
+    ways = 1 + tf.reduce_max(labels, axis=1)
     present = tf.sequence_mask(ways, logits.shape[-1])[:, None]
     # A finite number: infinities would make the gradients of the softmax undefined.
     return tf.where(present, logits, tf.constant(-1e9, logits.dtype))

@@ -66,6 +66,8 @@ class MetaLearner(keras.Model):
         modes: Sequence[str] = (),
         **kwargs,
     ):
+        # Mixed precision is the network's and the encoder's; losses and meta-gradients are whole.
+        kwargs.setdefault("dtype", keras.config.dtype_policy().variable_dtype)
         super().__init__(**kwargs)
         if (encoder is None) != (modulation is None):
             raise ValueError("give both an encoder and a modulation, or neither.")
@@ -186,6 +188,14 @@ class MetaLearner(keras.Model):
                 f"{len(self.modes) - 1}."
             )
         return tf.convert_to_tensor(mode, tf.int32)
+
+    def check_modes(self, modes: Sequence[str]) -> None:
+        """Raises ValueError where tasks have other modes than a learner that chooses by mode."""
+        if self.needs_mode and self.modes != tuple(modes):
+            raise ValueError(
+                f"the learner's modes are {self.modes}, those of the tasks {tuple(modes)}; they "
+                "must be the same, in the same order."
+            )
 
     def _adapted(self):
         """Returns for each of the network's weights whether the inner loop adapts it."""
@@ -309,6 +319,7 @@ class MetaLearner(keras.Model):
         self.build_for(x.element_spec)
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
+        self.guard.resume()
         kwargs.setdefault("shuffle", False)  # the order of a dataset is its own
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
         return super().fit(x, *args, callbacks=[StopOnNonFinite(), *callbacks], **kwargs)

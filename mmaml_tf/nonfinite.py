@@ -9,7 +9,7 @@ import tensorflow as tf
 
 #: what a learner may do about an update that is not finite
 POLICIES = ("stop", "skip")
-#: skipped updates in a row after which training stops
+#: skipped updates in a row with which training still goes on
 MOST_SKIPPED_IN_ROW = 10
 
 
@@ -22,7 +22,7 @@ class UpdateGuard(keras.layers.Layer):
 
     Args:
         policy: "stop" ends training at the first update that is not finite; "skip" leaves such
-            updates out and ends training after `MOST_SKIPPED_IN_ROW` in a row.
+            updates out and ends training after more than `MOST_SKIPPED_IN_ROW` in a row.
         tensors: names of the tensors whose finiteness is watched: the loss, and each weight for
             its gradient and the norm of the gradients that are clipped with it.
         modes: number of task modes told apart in messages.
@@ -32,7 +32,7 @@ class UpdateGuard(keras.layers.Layer):
         super().__init__(trainable=False, **kwargs)
         if policy not in POLICIES:
             raise ValueError(f"on_nonfinite is {policy!r}; expected one of {POLICIES}.")
-        self.limit = 1 if policy == "stop" else MOST_SKIPPED_IN_ROW
+        self.most_in_row = 0 if policy == "stop" else MOST_SKIPPED_IN_ROW
         self.tensors = tensors
         for name, shape in (
             ("skipped", ()),
@@ -74,9 +74,17 @@ class UpdateGuard(keras.layers.Layer):
         if origin is not None:
             self.origin.assign(tf.where(failed, tf.cast(origin, tf.int64), self.origin))
         self.stopped.assign(
-            tf.where(self.skipped_in_row >= self.limit, tf.ones_like(self.stopped), self.stopped)
+            tf.where(
+                self.skipped_in_row > self.most_in_row, tf.ones_like(self.stopped), self.stopped
+            )
         )
         return running & good
+
+    def resume(self) -> None:
+        """Lets updates pass again after a stop."""
+        if int(self.stopped):
+            self.stopped.assign(0)
+            self.skipped_in_row.assign(0)
 
     def check(self, modes=()) -> None:
         """Raises NonFiniteError if training has stopped, naming step, seed, mode and tensors."""

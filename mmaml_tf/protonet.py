@@ -29,7 +29,8 @@ class ProtoNet(Learner):
         """Returns the prototypes `[T, N, E]`, which more inner steps would not change."""
         del mode, affine
         features = self.network.functional_call(self._shared_weights(), support_x)
-        members = tf.one_hot(support_y, self.ways, axis=1, dtype=features.dtype)  # [T, N, K]
+        labels = tf.reshape(support_y, tf.shape(support_y)[:2])
+        members = tf.one_hot(labels, self.ways, axis=1, dtype=features.dtype)  # [T, N, K]
         counts = tf.reduce_sum(members, axis=2, keepdims=True)
         prototypes = tf.matmul(members, features) / tf.maximum(counts, 1)
         return [[prototypes]] * (1 + check_steps(steps or 0))

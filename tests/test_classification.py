@@ -98,6 +98,17 @@ def test_labels_are_integers():
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
+def test_labels_may_have_an_axis_of_one(recipe):
+    batch = images.tasks(ways=3).sample(2, seed=0)
+    column = batch._replace(support_y=batch.support_y[..., None], query_y=batch.query_y[..., None])
+    learners = [images.learner(recipe, ways=5, fewer_ways=True) for _ in range(2)]
+    for learner, given in zip(learners, (batch, column), strict=True):
+        learner.fit(tf.data.Dataset.from_tensors(given._replace(origin=[0, 0])), verbose=0)
+    for a, b in zip(*(learner.trainable_variables for learner in learners), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_learning_beats_chance_by_far(recipe):
     learner = images.learner(recipe, jit=recipe == "MMAML")
     tasks = images.tasks()

@@ -6,7 +6,7 @@ import tensorflow as tf
 from factory import dataset
 
 import mmaml_tf as mm
-from mmaml_tf import nonfinite
+from mmaml_tf import evaluation, nonfinite
 
 
 def test_fit_takes_the_clipped_step_of_the_meta_gradient():
@@ -126,7 +126,12 @@ def test_a_bank_trains_like_its_members_apart():
 def test_a_bank_joins_learners_of_the_same_settings_alone():
     learners = [factory.learner("MAML") for _ in range(2)]
     others = [learners[0], factory.learner("MAML", loop=mm.InnerLoop(4, 0.3))]
-    for given, message in (([], "at least one"), (others, r"\['inner_loop'\] differ")):
+    modulated = [factory.learner("MMAML") for _ in range(2)]
+    for given, message in (
+        ([], "at least one"),
+        (others, r"\['inner_loop'\] differ"),
+        (modulated, "would lose their modulation"),
+    ):
         with pytest.raises(ValueError, match=message):
             mm.MultiMAML.from_learners(given, factory.MODES)
     with pytest.raises(ValueError, match="2 networks for 1 modes"):
@@ -214,11 +219,26 @@ def test_skipping_leaves_bad_updates_out_and_counts_them():
     assert np.isfinite(history["loss"][0])
 
 
-def test_skipping_stops_after_ten_in_a_row():
+def test_skipping_stops_after_more_than_ten_in_a_row():
     learner = factory.learner("MAML", on_nonfinite="skip")
-    with pytest.raises(mm.NonFiniteError, match="10 updates in a row"):
+    learner.fit(dataset(bad_batch(), nonfinite.MOST_SKIPPED_IN_ROW), verbose=0)
+    with pytest.raises(mm.NonFiniteError, match="11 updates in a row"):
         learner.fit(dataset(bad_batch(), 20), verbose=0)
-    assert int(learner.guard.skipped) == nonfinite.MOST_SKIPPED_IN_ROW
+    assert int(learner.guard.skipped) == 11
+
+
+@pytest.mark.parametrize("policy", nonfinite.POLICIES)
+def test_a_learner_that_was_stopped_trains_when_fit_is_called_again(policy):
+    stopped, fresh = (factory.learner("MAML", on_nonfinite=policy) for _ in range(2))
+    with pytest.raises(mm.NonFiniteError):
+        stopped.fit(dataset(bad_batch(), 11), verbose=0)
+    for learner in (stopped, fresh):
+        learner.fit(dataset(factory.episodes(), 2), verbose=0)
+    for a, b in zip(stopped.trainable_variables, fresh.trainable_variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+    # As many may be bad in a row as at first.
+    if policy == "skip":
+        stopped.fit(dataset(bad_batch(), 10), verbose=0)
 
 
 def test_tracing_does_not_grow_with_the_number_of_tasks():
@@ -267,6 +287,60 @@ def test_modes_that_a_bank_does_not_have_are_refused(mode, message):
         factory.learner("MultiMAML").adapt(batch.support_x, batch.support_y, mode=mode)
 
 
+def test_batches_of_modes_that_a_bank_does_not_have_are_refused():
+    learner = factory.learner("MultiMAML")
+    for mode in ([0, 1, 2, 0], [0, -1, 1, 0]):
+        batch = factory.episodes()._replace(mode=tf.constant(mode))
+        with pytest.raises(tf.errors.InvalidArgumentError, match="mode must be the index of one"):
+            learner.fit(dataset(batch), verbose=0)
+
+
+@pytest.mark.parametrize("modes", [("linear", "sinusoid"), ("sinusoid",), (*factory.MODES, "tanh")])
+def test_a_bank_is_evaluated_on_its_own_modes_alone(modes):
+    tasks = mm.tasks.FunctionTasks(modes=modes)
+    with pytest.raises(ValueError, match=r"modes are \('sinusoid', 'linear'\), .* same order"):
+        mm.evaluate(factory.learner("MultiMAML"), tasks, tasks_per_mode=2)
+    report = mm.evaluate(factory.learner("MAML"), tasks, tasks_per_mode=2)
+    assert report.modes == modes
+
+
+def test_episodes_of_double_precision_train_and_are_evaluated_like_single():
+    wide = mm.Episodes(*(np.asarray(a, "f8") for a in factory.episodes()[:4]))
+    learners = [factory.learner("MAML") for _ in range(2)]
+    for learner, batch in zip(learners, (wide, factory.episodes()), strict=True):
+        learner.fit(dataset(batch._replace(mode=[0, 1, 0, 1], origin=[0, 0])), verbose=0)
+    for a, b in zip(*(learner.trainable_variables for learner in learners), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert learners[0].evaluate(dataset(wide), verbose=0, return_dict=True)["loss"] > 0
+    curves = [evaluation.predictions(learners[0], e, 2) for e in (wide, factory.episodes())]
+    np.testing.assert_array_equal(*curves)
+
+
+def test_a_learner_compiled_again_adapts_by_the_new_loss():
+    batch = factory.episodes()
+    learner, other = factory.learner("MAML"), factory.learner("MAML")
+    first = learner.adapt(batch.support_x, batch.support_y)(batch.query_x)
+    for made in (learner, other):
+        made.compile(loss="mae")
+    expected, found = (
+        made.adapt(batch.support_x, batch.support_y)(batch.query_x) for made in (other, learner)
+    )
+    np.testing.assert_array_equal(found, expected)
+    assert not np.allclose(first, expected)
+
+
+@pytest.mark.parametrize("recipe", ["MAML", "MMAML"])
+def test_mixed_precision_for_all_of_keras_trains(recipe):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        learner = factory.learner(recipe)
+        history = learner.fit(dataset(factory.episodes(), 3), verbose=0).history
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert learner.compute_dtype == "float32"
+    assert np.isfinite(history["loss"][0])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -292,6 +366,9 @@ def test_outputs_that_do_not_fit_the_targets_are_refused():
     learner.compile()
     with pytest.raises(ValueError, match=r"outputs of shape \(1,\) per point, the targets have"):
         learner.fit(dataset(wide), verbose=0)
+    flat = batch._replace(support_y=tf.ones((4, 3)), query_y=tf.ones((4, 2)))
+    with pytest.raises(ValueError, match=r"the targets have \(\); they must be equal"):
+        learner.fit(dataset(flat), verbose=0)
     with pytest.raises(ValueError, match=r"tf\.data\.Dataset"):
         learner.fit(batch, verbose=0)
 

@@ -294,11 +294,11 @@ def test_skipped_updates_are_counted_over_an_interruption(tmp_path):
 
 
 def test_skips_in_a_row_are_counted_over_an_interruption(tmp_path):
-    """Ten in a row end training, also when a checkpoint lies between them."""
-    make, tasks = {"on_nonfinite": "skip"}, Spoilt(*range(7, 17))
+    """Eleven in a row end training, also when a checkpoint lies between them."""
+    make, tasks = {"on_nonfinite": "skip"}, Spoilt(*range(7, 18))
     _, history = run(tmp_path, 15, tasks=tasks, make=make)
     assert [row["skipped"] for row in history] == [0, 3, 8]
-    with pytest.raises(mm.NonFiniteError, match=r"step 16 .* 10 updates in a row"):
+    with pytest.raises(mm.NonFiniteError, match=r"step 17 .* 11 updates in a row"):
         run(tmp_path, 20, tasks=tasks, make=make)
     assert steps_in(tmp_path) == [10, 15]
 

@@ -144,7 +144,8 @@ def _write(dataset, located, partial, size, progress):
     images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
     with open(partial, "r+b") as file:
         # A full disk is an error here; while writing to a map it would kill the process.
-        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     problems = []
     decoded = _decode_all(iter(contents.images()), size, dataset)
     for key, image in _bar(decoded, len(rows), f"{dataset.name} {size}px", progress):

@@ -70,11 +70,7 @@ def evaluate(
             other modes.
     """
     held_out = tasks if isinstance(tasks, HeldOutGoals) else tasks.held_out(tasks_per_mode, seed)
-    if learner.needs_mode and learner.modes != held_out.modes:
-        raise ValueError(
-            f"the learner's modes are {learner.modes}, those of the goals {held_out.modes}; they "
-            "must be the same, in the same order."
-        )
+    learner.check_modes(held_out.modes)
     environment = (rollouts or learner.require_rollouts()).environment
     # Elsewhere these goals may well make sense; here shapes alone would not tell them apart.
     if environment in {s.env_id for s in SETTINGS.values()} - {held_out.env_id}:

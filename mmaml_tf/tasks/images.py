@@ -8,13 +8,13 @@ import hashlib
 import itertools
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from mmaml_tf.division import processors
 from mmaml_tf.episodes import Episodes, prefetched
 from mmaml_tf.tasks.class_splits import ClassSplit, class_split
 
@@ -213,7 +213,7 @@ class ImageTasks:
 
         # NumPy lets go of Python's lock while it copies, so that several draw at the same time. In
         # threads of their own they do not hold up the training step.
-        at_once = max(1, len(os.sched_getaffinity(0)) // 4)
+        at_once = max(1, processors() // 4)
         options = tf.data.Options()
         options.threading.private_threadpool_size = at_once
         batches = tf.data.Dataset.counter(start).map(batch, num_parallel_calls=at_once)

@@ -1,12 +1,12 @@
 """Steps many copies of a MuJoCo model on a pool of threads that outlives the step."""
 
-import os
 from collections.abc import Sequence
 
 import mujoco
 import numpy as np
 from mujoco import rollout
 
+from mmaml_tf.division import processors
 from mmaml_tf.rl.environments.goal_env import GoalVectorEnv
 from mmaml_tf.rl.environments.mujoco_world import MujocoWorld
 
@@ -24,7 +24,7 @@ class ThreadedSteps:
     """
 
     def __init__(self, world: MujocoWorld, count: int, threads: int | None = None):
-        threads = _usable_processors() if threads is None else threads
+        threads = processors() if threads is None else threads
         if threads < 1:
             raise ValueError(f"threads={threads}: expected at least 1, or None for all processors.")
         self._world = world
@@ -95,9 +95,3 @@ class MujocoVectorEnv(GoalVectorEnv):
     def close_extras(self, **kwargs):
         """Ends the threads."""
         self._advance.close()
-
-
-def _usable_processors():
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
