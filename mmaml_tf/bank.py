@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from mmaml_tf import networks as networks_lib
+from mmaml_tf.export import assert_index
 from mmaml_tf.meta_learner import MetaLearner
 
 
@@ -100,11 +101,9 @@ class Bank(MetaLearner):
         del tasks
         of_mode = self._choice(mode)
         counts = tf.reduce_sum(of_mode, axis=0)
-        # Divided by 0 for a mode without a network, whose choice would be a network of zeros.
-        known = tf.debugging.assert_equal(
-            tf.reduce_sum(of_mode, axis=1), 1.0, f"mode must be the index of one of {self.modes}."
-        )
-        with tf.control_dependencies([known] if known is not None else []):
+        # The one-hot choice of a mode that does not exist would be a network of zeros.
+        message = f"mode must be the index of one of {self.modes}."
+        with tf.control_dependencies(assert_index(mode, len(self.networks), message)):
             return 1 / tf.linalg.matvec(of_mode, counts)
 
     def gradient_groups(self):
