@@ -73,15 +73,14 @@ class Learner(MetaLearner):
     def _check_outputs(self, support_x, support_y):
         """Refuses outputs that the loss would silently broadcast against the targets."""
         x = tf.zeros((1, 1, *support_x[2:]), self.compute_dtype)
-        outputs = self.network.functional_call(self._shared_weights(), x).shape[2:]
-        targets = support_y[2:]
+        outputs = tuple(self.network.functional_call(self._shared_weights(), x).shape[2:])
+        targets = tuple(support_y[2:])
         # Integer class labels have no axis of classes, or one of size 1.
-        *points, last = outputs
-        labels = last > 1 and list(targets) in (points, [*points, 1])
-        if tuple(outputs) != tuple(targets) and not labels:
+        labels = outputs[-1:] > (1,) and targets in (outputs[:-1], (*outputs[:-1], 1))
+        if outputs != targets and not labels:
             raise ValueError(
-                f"the task network gives outputs of shape {tuple(outputs)} per point, the targets "
-                f"have {tuple(targets)}; they must be equal (or the targets labels of two or more "
+                f"the task network gives outputs of shape {outputs} per point, the targets "
+                f"have {targets}; they must be equal (or the targets labels of two or more "
                 "classes)."
             )
         self.predicts_classes = labels

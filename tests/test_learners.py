@@ -316,6 +316,17 @@ def test_episodes_of_double_precision_train_and_are_evaluated_like_single():
     np.testing.assert_array_equal(*curves)
 
 
+def test_a_network_without_an_axis_of_outputs_trains_on_targets_without_one():
+    layers = [keras.Input((1,)), keras.layers.Dense(1), keras.layers.Reshape(())]
+    learner = mm.MAML(keras.Sequential(layers), mm.InnerLoop(1, 0.1))
+    learner.compile(loss=lambda y, p: tf.square(y - p))
+    batch = factory.episodes()
+    flat = batch._replace(support_y=batch.support_y[..., 0], query_y=batch.query_y[..., 0])
+    learner.fit(dataset(flat), verbose=0)
+    assert not learner.predicts_classes
+    assert learner.adapt(*flat[:2])(flat.query_x).shape == flat.query_y.shape
+
+
 def test_a_learner_compiled_again_adapts_by_the_new_loss():
     batch = factory.episodes()
     learner, other = factory.learner("MAML"), factory.learner("MAML")
