@@ -1,5 +1,6 @@
 """Progress of long work: a bar in a terminal, a line now and then in a log."""
 
+import os
 import sys
 
 from tqdm import tqdm
@@ -21,6 +22,8 @@ class Progress:
             unit="it",
             mininterval=0.5 if terminal else 15,
             ascii=not terminal,
+            # tqdm itself looks at it when it is imported, which may be in another process.
+            position=int(os.environ.get("TQDM_POSITION", "0")) or None,
         )
 
     def update(self, row: dict) -> None:

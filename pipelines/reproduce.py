@@ -2,7 +2,8 @@
 
 DVC runs one stage after another, and a training by itself leaves most cores idle while its process
 starts and builds its graph. Here stages that need nothing of each other run in processes of
-`dvc repro` of their own, which DVC's locks let share a project.
+`dvc repro` of their own, which DVC's locks let share a project. These processes and those of the
+stages are forked from one that has imported the large packages already (see `warm_python`).
 """
 
 import argparse
@@ -20,7 +21,18 @@ import psutil
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
+from pipelines import warm_python
+
 _DVC = (sys.executable, "-m", "dvc")
+#: what DVC and the stages import
+_PACKAGES = (
+    "dvc.cli",
+    "dvc.commands.repro",
+    "keras",
+    "mlflow",
+    "mujoco",
+    "tf_agents.drivers.dynamic_step_driver",
+)
 
 
 def plan(graph: nx.DiGraph, targets: list[str]) -> tuple[dict[str, list[str]], dict[str, set[str]]]:
@@ -55,13 +67,16 @@ def _with_dependencies(graph, stages):
     return set(stages).union(*(nx.descendants(graph, stage) for stage in stages))
 
 
-def run(groups: dict[str, list[str]], needs: dict[str, set[str]], jobs: int) -> bool:
+def run(
+    groups: dict[str, list[str]], needs: dict[str, set[str]], jobs: int, path: str | None = None
+) -> bool:
     """Rebuilds groups of stages, each as soon as what it depends on is there.
 
     Args:
         groups: see `plan`.
         needs: see `plan`.
         jobs: how many are rebuilt at the same time.
+        path: a directory with other commands `dvc` and `python`, see `warm_python`.
 
     Returns:
         Whether all were. After one that failed no other is begun; those that run go on to their
@@ -74,7 +89,7 @@ def run(groups: dict[str, list[str]], needs: dict[str, set[str]], jobs: int) -> 
     def rebuild(name):
         line = lines.get()
         try:
-            return name, _rebuild(groups[name], line)
+            return name, _rebuild(groups[name], line, path)
         finally:
             lines.put(line)
 
@@ -97,12 +112,17 @@ def run(groups: dict[str, list[str]], needs: dict[str, set[str]], jobs: int) -> 
     return not failed
 
 
-def _rebuild(stages, line):
-    # To look at a stage whose output another process reads is refused, hence --single-item.
-    command = [*_DVC, "--wait-for-lock", "repro", "--single-item", *stages]
+def _rebuild(stages, line, path):
+    dvc, environment = _DVC, dict(os.environ)
+    if path is not None:
+        dvc = [os.path.join(path, "dvc")]
+        environment["PATH"] = os.pathsep.join([path, environment["PATH"]])
     # In a terminal the progress bars get a line each.
-    position = {"TQDM_POSITION": str(line)} if sys.stderr.isatty() else {}
-    return subprocess.call(command, env=os.environ | position)
+    if sys.stderr.isatty():
+        environment["TQDM_POSITION"] = str(line)
+    # To look at a stage whose output another process reads is refused, hence --single-item.
+    command = [*dvc, "--wait-for-lock", "repro", "--single-item", *stages]
+    return subprocess.call(command, env=environment)
 
 
 def _terminate_all():
@@ -132,10 +152,11 @@ def main() -> None:
             repo = Repo()
             graph = nx.relabel_nodes(repo.index.graph, {s: s.addressing for s in repo.index.graph})
             targets = [s.addressing for name in arguments.targets for s in repo.stage.collect(name)]
-        except DvcException as error:  # an unknown target, or no project
+            calls_python = any(str(stage.cmd).startswith("python ") for stage in repo.index.stages)
+            path = warm_python.directory(*_PACKAGES) if calls_python else None
+            rebuilt = run(*plan(graph, targets), arguments.jobs, path)
+        except (DvcException, RuntimeError) as error:  # an unknown target, or no project
             sys.exit(f"ERROR: {error}")
-        try:
-            rebuilt = run(*plan(graph, targets), arguments.jobs)
         except KeyboardInterrupt:
             sys.exit(128 + signal.SIGINT)
         if not rebuilt:

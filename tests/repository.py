@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import warm_python
 import yaml
+
+from pipelines import warm_python
 
 ROOT = Path(__file__).parents[1]
 #: what DVC and the stages of a domain import

@@ -122,6 +122,43 @@ def test_sigterm_reaches_the_trainings(project, jobs):
     assert started and not alive
 
 
+TRAINING = """
+import signal, sys, time
+from pathlib import Path
+
+name = sys.argv[1]
+assert "keras" in sys.modules
+
+def save(number, frame):
+    Path(f"saved_{name}").touch()
+    sys.exit(128 + number)
+
+signal.signal(signal.SIGTERM, save)
+Path(f"begun_{name}").touch()
+time.sleep(60)
+"""
+
+
+def test_trainings_whose_packages_are_imported_already_save_when_terminated(project):
+    folder = project()
+    pipeline = yaml.safe_load((folder / "dvc.yaml").read_text())
+    for name in "ab":
+        pipeline["stages"][f"train_{name}"]["cmd"] = f"python -m training {name}"
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    (folder / "training.py").write_text(TRAINING)
+    process = reproduce(folder)
+    for _ in range(900):
+        if len(list(folder.glob("begun_*"))) == 2:
+            break
+        time.sleep(0.1)
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    _, alive = psutil.wait_procs(started, timeout=30)
+    assert started and not alive
+    assert len(list(folder.glob("saved_*"))) == 2
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [(["--jobs", "0"], b"--jobs is 0; it must be at least 1"), (["trian"], b"'trian'")],
