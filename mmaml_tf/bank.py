@@ -22,6 +22,10 @@ class Bank(MetaLearner):
         inner_loop: see `MetaLearner`.
         modes: names of the modes, one per network.
         **kwargs: see `MetaLearner`.
+
+    Raises:
+        ValueError: for another number of networks than of modes, or networks that differ in more
+            than their initial weights.
     """
 
     needs_mode = True
@@ -39,6 +43,8 @@ class Bank(MetaLearner):
         super().__init__(networks[0], inner_loop, modes=modes, **kwargs)
         others = [networks_lib.as_task_network(network) for network in networks[1:]]
         self.networks = [self.network, *others]
+        for other in others:
+            _check_alike(self.network, other)
 
     @classmethod
     def from_learners(cls, learners: Sequence[MetaLearner], modes: Sequence[str]) -> "Bank":
@@ -118,3 +124,23 @@ class Bank(MetaLearner):
         return config | {
             "networks": [keras.saving.serialize_keras_object(network) for network in self.networks]
         }
+
+
+# What decides initial weights, and may differ between the networks of a bank.
+_INITIAL = ("name", "dtype", "seed", "stddev", "initial_std")
+
+
+def _check_alike(network, other):
+    """Raises ValueError where networks compute differently from the same weights."""
+    differing = [] if type(network) is type(other) else ["types"]
+    if not (differing or isinstance(network, networks_lib.KerasNetwork)):
+        settings, others = network.get_config(), other.get_config()
+        differing = [k for k in settings if k not in _INITIAL and settings[k] != others[k]]
+    shapes, others = ([tuple(v.shape) for v in n.trainable_variables] for n in (network, other))
+    if not differing and network.built and other.built and shapes != others:
+        differing = ["shapes of weights"]
+    if differing:
+        raise ValueError(
+            f"the networks of a bank must be alike but for their initial weights; {differing} "
+            f"differ between {network.name!r} and {other.name!r}."
+        )

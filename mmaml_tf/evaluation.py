@@ -1,5 +1,6 @@
 """Evaluation on fixed held-out tasks: per mode and overall, with confidence intervals."""
 
+import numbers
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -150,7 +151,7 @@ class Evaluator:
     def __init__(self, learner, steps: int | None = None, curve=None):
         self.learner = learner
         self.steps = check_steps(learner.inner_loop.steps if steps is None else steps)
-        if isinstance(curve, int):
+        if isinstance(curve, numbers.Integral):
             curve = range(check_steps(curve) + 1)
         self.curve = sorted({0, self.steps, *map(check_steps, curve or ())})
         self._predict = _predictor(learner, self.curve)
@@ -176,6 +177,8 @@ def _measure(learner, targets, path):
         losses = np.stack([learner.task_losses(tf.constant(target), p) for p in path])
         if learner.predicts_classes:
             found = np.argmax(path, axis=-1) == np.reshape(target, path.shape[1:3])
+            # Among scores of which one is NaN, argmax finds that one.
+            found &= np.isfinite(path).all(axis=-1)
             measures |= {"accuracy": found.mean(axis=-1), "loss": losses}
         else:
             measures[name] = losses

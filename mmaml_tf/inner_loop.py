@@ -1,5 +1,6 @@
 """The inner loop: differentiable gradient steps on the weights of T tasks at once."""
 
+import numbers
 from collections.abc import Callable, Sequence
 
 import keras
@@ -111,6 +112,6 @@ class InnerLoop:
 
 def check_steps(steps: int) -> int:
     """Returns `steps`; raises ValueError unless it is a whole number of at least 0."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+    if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 0:
         raise ValueError(f"inner steps is {steps!r}; expected a whole number of at least 0.")
-    return steps
+    return int(steps)

@@ -26,7 +26,11 @@ class Mean(keras.metrics.Mean):
 
     def result(self):
         """Returns the mean of what was added since the last reset."""
-        return keras.ops.divide(self.total, keras.ops.cast(self.count, self.dtype))
+        return _mean(self)
+
+
+def _mean(metric):
+    return keras.ops.divide(metric.total, keras.ops.cast(metric.count, metric.dtype))
 
 
 class MetaLearner(keras.Model):
@@ -195,6 +199,18 @@ class MetaLearner(keras.Model):
             raise ValueError(
                 f"the learner's modes are {self.modes}, those of the tasks {tuple(modes)}; they "
                 "must be the same, in the same order."
+            )
+
+    def check_tasks(self, tasks) -> None:
+        """Raises ValueError for tasks to train on whose modes are not those of the learner.
+
+        A learner that names no modes, and tasks that have none, fit all.
+        """
+        modes = getattr(tasks, "modes", None)
+        if modes is not None and self.modes and self.modes != tuple(modes):
+            raise ValueError(
+                f"the learner's modes are {self.modes}, those of the tasks {tuple(modes)}; they "
+                "must be the same, in the same order, or the learner must name none."
             )
 
     def _adapted(self):
@@ -449,6 +465,10 @@ class MetaLearner(keras.Model):
             clipped |= dict(zip(names_of_group, own, strict=True))
             finite |= {name: finite[name] & ~overflow for name in names_of_group}
         return [clipped[name] for name in names], [finite[name] for name in names]
+
+    def get_metrics_result(self):
+        """Returns the metrics by name; the loss is NaN, and not 0, where none was finite."""
+        return super().get_metrics_result() | {"loss": _mean(self._loss_tracker)}
 
     def _update_loss(self, losses):
         """Updates the mean loss, of the finite ones; returns which those are, `[T]`."""

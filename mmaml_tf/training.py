@@ -65,8 +65,9 @@ def train(
 
     Raises:
         ValueError: when `iterations` or `validation.every` is not a positive multiple of
-            `log_every`, the step of the checkpoint is none or beyond `iterations`, or the
-            learner is not compiled.
+            `log_every`, the step of the checkpoint is none or beyond `iterations`, the learner
+            is not compiled, or the tasks have other modes than it names or, for policies, are of
+            another environment.
         CheckpointMismatchError: when the checkpoints belong to another configuration.
         NonFiniteError: see `Learner.fit`.
     """
@@ -82,6 +83,7 @@ def train(
         )
     if not learner.compiled:
         raise ValueError("the learner is not compiled; call compile(optimizer, loss) first.")
+    learner.check_tasks(tasks)
     learner.build_for(tasks.sample(batch, seed, 0))
     learner.optimizer.build(learner.trainable_variables)
     step, history, selected = 0, [], {}

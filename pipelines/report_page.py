@@ -7,6 +7,7 @@ of the task embeddings of all domains is a part of its own, which this stage wri
 
 import argparse
 import base64
+import csv
 import html
 import re
 import shutil
@@ -16,9 +17,12 @@ from typing import NamedTuple
 
 from pipelines import embeddings_figure
 from pipelines import params as parameters
+from pipelines.report_texts import DIFFERENCE
 
 # Domains in the order of the page; others follow in alphabetical order.
 _ORDER = ("regression", "classification", "reinforcement", "embeddings")
+# What a tracked run keeps of each.
+_TRACKED = ("table.md", "table.csv", "differences.csv", "summary.json", "plots")
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto;
@@ -221,6 +225,34 @@ def _write_embeddings(scale, directory):
     write_domain(directory / "section.html", "Task embeddings", [Section("All domains", body)])
 
 
+def _track(directory):
+    """Keeps the page and its tables, pictures and paired differences in one tracked run."""
+    from mmaml_tf.tracking import Tracker
+
+    name = f"report-{directory.name}"
+    with Tracker(experiment=name, run_name="report", key="report") as tracker:
+        tracker.log_artifact(directory / "report.html")
+        for domain in _sections(directory):
+            for path in map((directory / domain).joinpath, _TRACKED):
+                if path.exists():
+                    tracker.log_artifact(path, domain)
+            tracker.log_summary({domain: _differences(directory / domain / "differences.csv")})
+
+
+def _differences(path):
+    """Returns mean and interval of each paired difference over all modes."""
+    found = {}
+    if path.exists():
+        with open(path, newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["mode"] == "all"]
+        for row in rows:
+            others = set(row) - {"method", "reference", "mode", *DIFFERENCE}
+            where = "-".join(value for name, value in row.items() if name in others)
+            name = f"{row['method']} minus {row['reference']} {where} seed {row['seed']}"
+            found[name] = {key: float(row[key]) for key in ("mean", "ci95") if row[key]}
+    return found
+
+
 def main() -> None:
     """Writes the page of the scale that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -232,6 +264,7 @@ def main() -> None:
     _write_embeddings(scale, directory / "embeddings")
     page = assemble(directory)
     (directory / "report.html").write_text(page)
+    _track(directory)
     print(directory / "report.html")
 
 

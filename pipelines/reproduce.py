@@ -125,11 +125,28 @@ def _rebuild(stages, line, path):
     return subprocess.call(command, env=environment)
 
 
+def _calls_python(stage):
+    return str(stage.cmd).startswith("python ")
+
+
+def _warm_directory():
+    try:
+        return warm_python.directory(*_PACKAGES)
+    except RuntimeError as error:
+        print(f"Each process imports its packages itself: {error}", file=sys.stderr)
+        return None
+
+
 def _terminate_all():
     """Has trainings save a checkpoint and end; DVC by itself would not pass SIGTERM on to them."""
-    for process in psutil.Process().children(recursive=True):
+    servers = {server.pid for server in warm_python.SERVERS}
+    processes = psutil.Process().children(recursive=True)
+    processes = [process for process in processes if process.pid not in servers]
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
+    # What ends before its trainings takes a container with it, or lets another run begin them.
+    psutil.wait_procs(processes)
 
 
 def _stop(number, frame):
@@ -152,10 +169,11 @@ def main() -> None:
             repo = Repo()
             graph = nx.relabel_nodes(repo.index.graph, {s: s.addressing for s in repo.index.graph})
             targets = [s.addressing for name in arguments.targets for s in repo.stage.collect(name)]
-            calls_python = any(str(stage.cmd).startswith("python ") for stage in repo.index.stages)
-            path = warm_python.directory(*_PACKAGES) if calls_python else None
+            path = None
+            if sys.platform == "linux" and any(_calls_python(s) for s in repo.index.stages):
+                path = _warm_directory()
             rebuilt = run(*plan(graph, targets), arguments.jobs, path)
-        except (DvcException, RuntimeError) as error:  # an unknown target, or no project
+        except DvcException as error:  # an unknown target, or no project
             sys.exit(f"ERROR: {error}")
         except KeyboardInterrupt:
             sys.exit(128 + signal.SIGINT)

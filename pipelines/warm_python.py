@@ -2,12 +2,13 @@
 
 Importing TensorFlow and MLflow takes ten seconds of processor time and more, which is longer than
 what many stages do at the smaller scales. `directory` returns a directory for the front of PATH.
-The commands in it hand their arguments, environment and streams to a process that has imported the
-packages and forks a child for each call. No operation has run before, so that TensorFlow's threads
-start in the children only; the project itself is imported by the child, from its own paths.
+The commands in it hand their arguments, environment and streams to a process, the server, that has
+imported the packages and forks a child for each call. No operation has run before, so that
+TensorFlow's threads start in the children only; the project itself is imported by the child, from
+its own paths.
 
-SIGTERM is passed on to the child, an interrupt in a terminal reaches it by itself, and what cannot
-be passed on, such as SIGKILL, ends the command alone.
+A SIGTERM of the command is passed on to the child, which also gets one when the command is killed;
+an interrupt in a terminal reaches the child by itself. Needs Linux.
 """
 
 import contextlib
@@ -18,27 +19,36 @@ import json
 import os
 import runpy
 import select
+import shlex
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-_CLIENT = """#!{python} -IS
+#: the running servers, which end with this process
+SERVERS = []
+
+_HELD = {signal.SIGINT, signal.SIGTERM}
+_COMMAND = """#!/bin/sh
+exec {python} -IS {client} {address} {prefix} "$@"
+"""
+_CLIENT = f"""
 import contextlib, json, os, signal, socket, sys
+
+# They wait until it is known where to pass them on to.
+signal.pthread_sigmask(signal.SIG_BLOCK, {set(map(int, _HELD))})
 connection = socket.socket(socket.AF_UNIX)
-connection.connect({address!r})
-arguments = [*{prefix}, *sys.argv[1:]]
-request = {{"arguments": arguments, "directory": os.getcwd(), "environment": dict(os.environ)}}
+connection.connect(sys.argv[1])
+request = {{"arguments": sys.argv[2:], "directory": os.getcwd(), "environment": dict(os.environ)}}
 data = json.dumps(request).encode()
 socket.send_fds(connection, [len(data).to_bytes(8, "big")], [0, 1, 2])
 connection.sendall(data)
 answers = connection.makefile()
-child = int(answers.readline())
+child = int(answers.readline() or sys.exit(1))
 
 def pass_on(number, frame):
     with contextlib.suppress(ProcessLookupError):
@@ -46,6 +56,7 @@ def pass_on(number, frame):
 
 signal.signal(signal.SIGTERM, pass_on)
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_SETMASK, ())
 sys.exit(int(answers.readline() or 1))
 """
 
@@ -58,26 +69,41 @@ def directory(*packages: str) -> str:
         The directory that goes to the front of PATH, once the packages are imported.
 
     Raises:
-        RuntimeError: when one of the packages cannot be imported.
+        RuntimeError: when a package cannot be imported or the commands cannot be run.
     """
     folder = Path(tempfile.mkdtemp())
-    address = str(folder / "socket")
-    for name, prefix in {"python": [], "dvc": ["-m", "dvc"]}.items():
-        client = folder / name
-        client.write_text(_CLIENT.format(python=sys.executable, address=address, prefix=prefix))
-        client.chmod(client.stat().st_mode | stat.S_IXUSR)
-    command = [sys.executable, "-P", __file__, address, *packages]
+    address, client = folder / "socket", folder / "client.py"
+    client.write_text(_CLIENT)
+    quoted = {
+        "python": shlex.quote(sys.executable),
+        "client": shlex.quote(str(client)),
+        "address": shlex.quote(str(address)),
+    }
+    for name, prefix in {"python": "", "dvc": "-m dvc"}.items():
+        (folder / name).write_text(_COMMAND.format(prefix=prefix, **quoted))
+        (folder / name).chmod(0o700)
     # Its standard input ends when this process does.
-    process = subprocess.Popen(command, stdin=subprocess.PIPE)
-    while not os.path.exists(address):
-        if process.poll() is not None:
+    server = subprocess.Popen(
+        [sys.executable, "-P", __file__, str(address), *packages], stdin=subprocess.PIPE
+    )
+    SERVERS.append(server)
+    while not address.exists():
+        if server.poll() is not None:
+            shutil.rmtree(folder)
             raise RuntimeError(f"importing {', '.join(packages)} failed, as said above.")
         time.sleep(0.05)
+    try:
+        subprocess.run([folder / "python", "-c", ""], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise RuntimeError(f"{folder / 'python'} cannot be run ({error}).") from error
     return str(folder)
 
 
 def _serve(address, packages):
     """Forks at every call; returns what was asked for, in the child alone."""
+    # A signal to all processes is for the children, and stays pending until one can handle it.
+    # Held before the packages start threads, which would take it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     for package in packages:
         importlib.import_module(package)
     gc.collect()
@@ -86,9 +112,7 @@ def _serve(address, packages):
     listener.bind(address + ".new")
     listener.listen()
     os.rename(address + ".new", address)  # seen when it answers
-    # A signal to all processes is for the children, whose status is to be told.
-    ignored = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         ready, _, _ = select.select([sys.stdin, listener], [], [])
         if sys.stdin in ready:
@@ -99,32 +123,43 @@ def _serve(address, packages):
             break
         connection.close()
     listener.close()
-    signal.signal(signal.SIGCHLD, before[signal.SIGCHLD])
-    size, streams, _, _ = socket.recv_fds(connection, 8, 3)
-    request = json.loads(connection.makefile("rb").read(int.from_bytes(size, "big")))
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        size, streams, _, _ = socket.recv_fds(connection, 8, 3)
+        request = json.loads(connection.makefile("rb").read(int.from_bytes(size, "big")))
+    except ValueError:  # the command was killed
+        os._exit(1)
     if child := os.fork():
-        with contextlib.suppress(BrokenPipeError):  # the command was killed
-            connection.sendall(f"{child}\n".encode())
-            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            # As shells tell of signals.
-            connection.sendall(f"{status if status >= 0 else 128 - status}\n".encode())
+        _watch(child, connection)
         os._exit(0)
     connection.close()
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
     for stream, number in zip(streams, (0, 1, 2), strict=True):
         os.dup2(stream, number)
         os.close(stream)
     return request
 
 
+def _watch(child, connection):
+    """Tells the command which process its child is and how it ended; ends it when it is alone."""
+    ends = os.pidfd_open(child)
+    with contextlib.suppress(BrokenPipeError):
+        connection.sendall(f"{child}\n".encode())
+    ready, _, _ = select.select([ends, connection], [], [])
+    if connection in ready:
+        os.kill(child, signal.SIGTERM)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with contextlib.suppress(BrokenPipeError):
+        # As shells tell of signals.
+        connection.sendall(f"{status if status >= 0 else 128 - status}\n".encode())
+
+
 def _become(request):
     """Runs a module as `python -m` does, or else what `python` itself does."""
+    os.chdir(request["directory"])
     if request["arguments"][:1] != ["-m"]:
-        os.chdir(request["directory"])
         os.execve(sys.executable, [sys.executable, *request["arguments"]], request["environment"])
     module, *arguments = request["arguments"][1:]
-    os.chdir(request["directory"])
     os.environ.clear()
     os.environ.update(request["environment"])
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)

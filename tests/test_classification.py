@@ -37,6 +37,15 @@ def test_prototypes_are_means_and_logits_distances():
         np.testing.assert_allclose(found[task], softmax(-distances), atol=1e-5)
 
 
+def test_scores_that_are_not_finite_are_no_hits():
+    """Among those argmax finds the first class, which would look like chance."""
+    learner, held_out = images.learner("MAML"), images.tasks(split="test").held_out(4, seed=1)
+    found = mm.evaluate(learner, held_out).values(steps=0)
+    assert found.mean() > 0
+    learner.inner_loop.learning_rate = np.inf
+    assert mm.evaluate(learner, held_out).values().max() == 0
+
+
 def test_prototypes_take_no_steps():
     learner, held_out = images.learner("ProtoNet"), images.tasks(split="test").held_out(4, seed=1)
     report = mm.evaluate(learner, held_out, curve=3)

@@ -127,10 +127,15 @@ def test_a_bank_joins_learners_of_the_same_settings_alone():
     learners = [factory.learner("MAML") for _ in range(2)]
     others = [learners[0], factory.learner("MAML", loop=mm.InnerLoop(4, 0.3))]
     modulated = [factory.learner("MMAML") for _ in range(2)]
+    wider = [factory.learner("MAML", network=factory.mlp(hidden=(n, 4))) for n in (5, 6)]
+    keras_models = [factory.learner("MAML", network=factory.keras_mlp((n, 4))) for n in (5, 6)]
     for given, message in (
         ([], "at least one"),
         (others, r"\['inner_loop'\] differ"),
         (modulated, "would lose their modulation"),
+        (wider, r"\['hidden'\] differ"),
+        (keras_models, r"\['shapes of weights'\] differ"),
+        ([learners[0], keras_models[0]], r"\['types'\] differ"),
     ):
         with pytest.raises(ValueError, match=message):
             mm.MultiMAML.from_learners(given, factory.MODES)

@@ -249,7 +249,8 @@ class _Tar(Tree):
                 stream = _Bounded(unpacked, self)
                 with tarfile.open(fileobj=stream, mode="r|", tarinfo=_TarInfo) as archive:
                     while member := archive.next():
-                        if not (member.isreg() or member.isdir()):
+                        # A sparse file claims zeros that no byte of the archive stands for.
+                        if member.issparse() or not (member.isreg() or member.isdir()):
                             raise self._refuse(member.name, "is a link or a special file")
                         yield member, archive
                         # tarfile keeps every member it passed.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmaml_tf.evaluation import Report
-from mmaml_tf.rl.goals import SETTINGS, GoalTasks, HeldOutGoals
+from mmaml_tf.rl.goals import GoalTasks, HeldOutGoals
 
 # Tasks that are sampled at once.
 _BATCH = 40
@@ -71,20 +71,15 @@ def evaluate(
     """
     held_out = tasks if isinstance(tasks, HeldOutGoals) else tasks.held_out(tasks_per_mode, seed)
     learner.check_modes(held_out.modes)
-    environment = (rollouts or learner.require_rollouts()).environment
-    # Elsewhere these goals may well make sense; here shapes alone would not tell them apart.
-    if environment in {s.env_id for s in SETTINGS.values()} - {held_out.env_id}:
-        raise ValueError(
-            f"the learner acts in {environment}, the goals are of {held_out.env_id}; evaluate it "
-            "on those of its own environment."
-        )
+    learner.check_environment(held_out.env_id, rollouts)
     number = np.arange(held_out.tasks)
     first = np.array([number[held_out.mode == m].min() for m in range(len(held_out.modes))])
     kept = number - first[held_out.mode] < examples_per_mode
     returns, embeddings, observations, unstable = [], [], [], 0
     for index, goals in enumerate(held_out.batches(_BATCH)):
         # Batches of one set share its origin; their rollouts are to differ.
-        goals = goals._replace(origin=[*np.asarray(goals.origin), index])
+        origin = [0, 0] if goals.origin is None else np.asarray(goals.origin)
+        goals = goals._replace(origin=[*origin, index])
         stages = list(learner.stages(goals, steps, rollouts))
         trajectories = [stage.trajectories for stage in stages]
         returns.append([t.returns().numpy().mean(axis=1) for t in trajectories])

@@ -7,6 +7,7 @@ degrees: "deg45" lies to the upper right.
 import hashlib
 import json
 import math
+import numbers
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -158,7 +159,8 @@ class GoalModes:
     def _directions(self, modes) -> tuple[int, ...]:
         known = {f"deg{direction}": direction for direction in self.setting.radii}
         sets = self.setting.mode_sets
-        if isinstance(modes, int) and modes in sets:
+        whole = isinstance(modes, numbers.Integral) and not isinstance(modes, bool)
+        if whole and modes in sets:
             return sets[modes]
         several = isinstance(modes, Sequence) and not isinstance(modes, str)
         names = tuple(modes) if several else (modes,)
@@ -173,8 +175,8 @@ class GoalModes:
 class GoalTasks:
     """Goals drawn from the modes of an environment (published draws).
 
-    Tasks of the point mass's 6 modes and of the ant's 4 take the modes in turn; all others draw
-    a mode uniformly at random. Every batch is a function of (seed, step).
+    Tasks of the point mass's 6 modes and of the ant's 4 take the modes in turn, here by angle; all
+    others draw a mode uniformly at random. Every batch is a function of (seed, step).
 
     Args:
         environment: "point_mass", "reacher" or "ant".

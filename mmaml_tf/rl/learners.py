@@ -4,6 +4,7 @@ A task's data are trajectories, and each inner step has trajectories of its own,
 policy adapted so far (section 5.4 of the MMAML paper; Rothfuss et al. 2019, algorithm 1).
 """
 
+import numbers
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from mmaml_tf.rl import advantages as advantages_lib
 from mmaml_tf.rl import promp
 from mmaml_tf.rl.export import write_policy
 from mmaml_tf.rl.fixed_horizon import NonFiniteActionsError
-from mmaml_tf.rl.goals import Goals
+from mmaml_tf.rl.goals import SETTINGS, Goals
 from mmaml_tf.rl.trajectories import Trajectories, check_trajectories, check_values
 
 # Steps of rollouts that one CPU core works on at once: their activations, and not the weights, are
@@ -106,27 +107,34 @@ class PolicyLearner(MetaLearner):
                 "actions; expected a mmaml_tf.rl.GaussianPolicy."
             )
         super().__init__(network, inner_loop, encoder, modulation, outer_clip=outer_clip, **kwargs)
-        if not (clip > 0 and kl_penalty >= 0 and epochs >= 1):
+        whole = isinstance(epochs, numbers.Integral)
+        if not (clip > 0 and kl_penalty >= 0 and whole and epochs >= 1):
             raise ValueError(
                 f"clip={clip}, kl_penalty={kl_penalty}, epochs={epochs}: clip must be positive, "
-                "the penalty not negative, and there must be at least one epoch."
+                "the penalty not negative, and epochs a whole number of at least one."
             )
         for name, value in (("discount", discount), ("gae_lambda", gae_lambda)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is {value}; it must lie between 0 and 1.")
         self.clip = clip
         self.kl_penalty = kl_penalty
-        self.epochs = epochs
+        self.epochs = int(epochs)
         self.discount = discount
         self.gae_lambda = gae_lambda
         self.rollouts = None
-        self._inner_step, self._prepare, self._modulate = (
-            tf.function(function, autograph=False, reduce_retracing=True)
-            for function in (self.take_inner_step, self.prepare_experience, self.modulate)
-        )
+        self._inner_step = self._graph(self.take_inner_step)
+        self._renew_graphs()
         self.returns = [Mean(name=f"return_after_{step}") for step in range(inner_loop.steps + 1)]
         self.kl = Mean(name="kl")
         self.unstable = keras.metrics.Sum(name="unstable")
+
+    @staticmethod
+    def _graph(function):
+        return tf.function(function, autograph=False, reduce_retracing=True)
+
+    def _renew_graphs(self):
+        self._prepare = self._graph(self.prepare_experience)
+        self._modulate = self._graph(self.modulate)
 
     # -- building -----------------------------------------------------------------------------
 
@@ -161,6 +169,27 @@ class PolicyLearner(MetaLearner):
             )
         return self.rollouts
 
+    def check_tasks(self, tasks) -> None:
+        """See `MetaLearner.check_tasks`; goals must be of the learner's own environment, too."""
+        super().check_tasks(tasks)
+        if hasattr(tasks, "env_id"):
+            self.check_environment(tasks.env_id)
+
+    def check_environment(self, env_id: str, rollouts=None) -> None:
+        """Raises ValueError where goals are of another environment of this package's.
+
+        Args:
+            env_id: the environment of the goals.
+            rollouts: a `rollouts.Rollouts`; by default the one given to `compile`.
+        """
+        environment = (rollouts or self.require_rollouts()).environment
+        # Elsewhere these goals may well make sense; here shapes alone would not tell them apart.
+        if environment in {s.env_id for s in SETTINGS.values()} - {env_id}:
+            raise ValueError(
+                f"the learner acts in {environment}, the goals are of {env_id}; give it those of "
+                "its own environment."
+            )
+
     # -- adaptation -----------------------------------------------------------------------------
 
     def initial_parameters(self, tasks: int, mode=None) -> Parameters:
@@ -181,7 +210,7 @@ class PolicyLearner(MetaLearner):
             raise ValueError("the learner has no weights yet; train it, or load it from a file.")
 
     def adapt(self, trajectories: Trajectories, parameters: Parameters | None = None) -> Parameters:
-        """Takes one inner step.
+        """Takes one inner step; to be called eagerly.
 
         Args:
             trajectories: rollouts of T tasks, sampled by these parameters.
@@ -198,8 +227,7 @@ class PolicyLearner(MetaLearner):
         self._require_weights()
         trajectories = Trajectories(*(tf.cast(part, self.compute_dtype) for part in trajectories))
         check_trajectories(trajectories, self.observation_size, self.action_size)
-        if tf.executing_eagerly():
-            check_values(trajectories)
+        check_values(trajectories)
         tasks = len(trajectories.rewards)
         if parameters is None:
             parameters = self.initial_parameters(tasks)
@@ -305,8 +333,9 @@ class PolicyLearner(MetaLearner):
             )
         super().compile(optimizer, **kwargs)
         self.rollouts = rollouts
-        # What is left as it is: XLA solves small linear equations slowly, and runs an encoder's
+        # XLA compiles neither: it solves small linear equations slowly, and runs an encoder's
         # recurrence on one core.
+        self._renew_graphs()
         self._inner_step = self._compiled(self.take_inner_step)
         self._optimise = self.outer_step
         if not self.run_eagerly:

@@ -250,10 +250,20 @@ class TaskPolicy(TFPolicy):
         return PolicyStep(tf.reshape(action, [-1, actions]), policy_state + 1)
 
 
+def _check_tasks(policy, weights, modulation, tasks):
+    """Raises ValueError where one task's weights or modulation would be stretched to all."""
+    own = zip(weights, policy.trainable_variables, strict=False)
+    given = [w for w, v in own if w.shape.rank > len(v.shape)]
+    given += [part for part in tf.nest.flatten(modulation) if part is not None]
+    if others := {part.shape[0] for part in given} - {tasks}:
+        raise ValueError(f"they are of {sorted(others)} tasks, and not of {tasks}.")
+
+
 def _distribution(policy, weights, observations, modulation, expected):
     """Returns the policy's distribution of actions; refuses one that does not fit."""
     given = f"observations {tuple(observations.shape)} (tasks, rollouts, observation size)"
     try:
+        _check_tasks(policy, weights, modulation, observations.shape[0])
         distribution = policy.distribution(weights, observations, modulation)
     except ValueError as error:
         raise ValueError(

@@ -131,6 +131,28 @@ def test_bombs_are_refused_before_they_are_unpacked(tmp_path):
         open_tree(tmp_path / "header.tgz")
 
 
+def test_sparse_members_are_refused(tmp_path):
+    """They read as zeros without limit, which are in no byte of the archive."""
+    gnu = tarfile.TarInfo("zeros")
+    gnu.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(gnu.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"%011o\0" % (900 << 20)  # the real size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "gnu.tgz").write_bytes(gzip.compress(bytes(header) + bytes(1024)))
+    pax = tarfile.TarInfo("zeros")
+    pax.pax_headers = {
+        "GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.name": "zeros",
+        "GNU.sparse.size": str(900 << 20), "GNU.sparse.map": "0,0",
+    }  # fmt: skip
+    (tmp_path / "pax.tgz").write_bytes(gzip.compress(pax.tobuf(tarfile.PAX_FORMAT) + bytes(1024)))
+    for name in ("gnu.tgz", "pax.tgz"):
+        with tarfile.open(tmp_path / name) as archive:
+            assert archive.getmembers()[0].size == 900 << 20, "not what it should be"
+        with pytest.raises(DatasetError, match="'zeros' is a link or a special file"):
+            open_tree(tmp_path / name)
+
+
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
 def test_huge_extended_headers_are_refused(tmp_path, kind):
     info = tarfile.TarInfo("x")

@@ -1,5 +1,6 @@
 """The whole pipeline at `smoke` scale in a temporary repository, one cell per recipe."""
 
+import csv
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import mlflow
 import numpy as np
 import pytest
 import yaml
@@ -109,6 +111,30 @@ print(json.dumps({
     assert set(seen["datasets"]) == {"training tasks", "held-out tasks"}
     assert "plots" in seen["artifacts"]
     assert seen["inputs"] == ["support_x", "support_y", "query_x"]
+
+
+def test_the_report_is_a_tracked_run_too(reproduced):
+    client = mlflow.MlflowClient(f"sqlite:///{reproduced.path}/mlflow.db")
+    experiment = client.get_experiment_by_name("report-smoke")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    kept = {
+        a.path
+        for folder in (None, "regression")
+        for a in client.list_artifacts(run.info.run_id, folder)
+    }
+    assert {"report.html", "regression/table.md", "regression/plots"} <= kept
+    with open(reproduced.path / "results/smoke/regression/differences.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["mode"] == "all"]
+    names = {name for name in run.data.metrics if name.startswith("regression.")}
+    assert len(names) == 2 * len(rows) > 0
+    name = "regression.MMAML _FiLM_ minus MAML 2 seed 0.mean"
+    (expected,) = (
+        float(row["mean"])
+        for row in rows
+        if (row["method"], row["reference"]) == ("MMAML (FiLM)", "MAML")
+    )
+    assert run.data.metrics[name] == expected
 
 
 def test_a_changed_cell_reruns_that_cell_and_the_report_alone(reproduced):

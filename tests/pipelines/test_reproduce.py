@@ -130,6 +130,7 @@ name = sys.argv[1]
 assert "keras" in sys.modules
 
 def save(number, frame):
+    time.sleep(3)
     Path(f"saved_{name}").touch()
     sys.exit(128 + number)
 
@@ -154,9 +155,9 @@ def test_trainings_whose_packages_are_imported_already_save_when_terminated(proj
     started = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert len(list(folder.glob("saved_*"))) == 2, "it did not wait for them"
     _, alive = psutil.wait_procs(started, timeout=30)
     assert started and not alive
-    assert len(list(folder.glob("saved_*"))) == 2
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipelines import warm_python
@@ -82,6 +83,39 @@ def test_sigterm_reaches_the_module(call, tmp_path):
     wait_for(tmp_path / "waits")
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert (tmp_path / "terminated").exists()
+
+
+def left_of(python):
+    """The processes that calls have left, after a while."""
+    (server,) = (s for s in warm_python.SERVERS if call_of(s) == python)
+    for _ in range(100):
+        if not (left := psutil.Process(server.pid).children(recursive=True)):
+            break
+        time.sleep(0.05)
+    return left
+
+
+def call_of(server):
+    return os.path.join(os.path.dirname(server.args[3]), "python")
+
+
+def test_no_sigterm_is_lost(call, python, tmp_path):
+    for delay in range(0, 200, 10):
+        process = call("-m", "look", "0", "wait")
+        process.stdin.close()
+        time.sleep(delay / 1000)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) in (128 + signal.SIGTERM, -signal.SIGTERM)
+    assert not left_of(python)
+
+
+def test_a_killed_command_ends_the_module(call, python, tmp_path):
+    process = call("-m", "look", "0", "wait")
+    process.stdin.close()
+    wait_for(tmp_path / "waits")
+    process.kill()
+    assert not left_of(python)
     assert (tmp_path / "terminated").exists()
 
 

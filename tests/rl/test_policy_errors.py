@@ -11,6 +11,7 @@ from mmaml_tf import rl
 from mmaml_tf.rl.evaluation import evaluate
 from mmaml_tf.rl.fixed_horizon import NonFiniteActionsError
 from mmaml_tf.rl.learners import Parameters
+from mmaml_tf.training import train
 
 
 @pytest.mark.parametrize("recipe", policies.RECIPES)
@@ -67,6 +68,7 @@ BAD_SETTINGS = [
     (lambda: make(clip=0.0), "clip=0.0"),
     (lambda: make(kl_penalty=-1.0), "kl_penalty=-1.0"),
     (lambda: make(epochs=0), "epochs=0"),
+    (lambda: make(epochs=2.5), "epochs=2.5"),
     (lambda: make(discount=1.1), "discount is 1.1"),
     (lambda: make(gae_lambda=-0.1), "gae_lambda is -0.1"),
     (lambda: make(outer_clip=0.0), "outer_clip is 0.0"),
@@ -184,6 +186,35 @@ def test_goals_of_another_environment_are_refused():
     learner.compile(rollouts=policies.Rollouts("mmaml_tf/Ant-v0", 2), jit_compile=False)
     with pytest.raises(ValueError, match=r"acts in mmaml_tf/Ant-v0, .* of mmaml_tf/Reacher-v0"):
         evaluate(learner, rl.GoalTasks("reacher", 2), tasks_per_mode=2)
+    with pytest.raises(ValueError, match=r"acts in mmaml_tf/Ant-v0, .* of mmaml_tf/Reacher-v0"):
+        train(learner, rl.GoalTasks("reacher", 2), iterations=1, log_every=1, batch=2, seed=0)
+
+
+def test_goals_of_other_modes_are_not_trained_on():
+    bank = policies.ready("MultiProMP")
+    tasks = rl.GoalTasks("point_mass", policies.MODES[::-1])
+    with pytest.raises(ValueError, match="must be the same, in the same order"):
+        train(bank, tasks, iterations=1, log_every=1, batch=2, seed=0)
+
+
+def test_goals_without_an_origin_are_evaluated():
+    learner = policies.ready("ProMP")
+    held_out = rl.GoalTasks("point_mass", policies.MODES).held_out(2, seed=0)
+    own = held_out._replace(goals=held_out.goals._replace(origin=None))
+    found, again = (evaluate(learner, own) for _ in range(2))
+    assert np.isfinite(found.report.values()).all()
+    np.testing.assert_array_equal(found.report.values(), again.report.values())
+
+
+@pytest.mark.parametrize("modes", [2.0, True, np.float32(2)])
+def test_modes_that_are_no_whole_number_are_refused(modes):
+    with pytest.raises(ValueError, match="give a number of modes"):
+        rl.GoalTasks("point_mass", modes)
+
+
+def test_whole_numbers_may_be_those_of_numpy():
+    assert len(rl.GoalTasks("point_mass", np.int64(2)).modes) == 2
+    assert type(mm.InnerLoop(np.int64(2)).steps) is int
 
 
 def test_no_trajectories_are_refused(promp):

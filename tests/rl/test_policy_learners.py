@@ -208,6 +208,26 @@ def test_a_bank_adapts_and_trains_like_its_members_apart():
         assert_weights(bank.networks[mode], member.network)
 
 
+def test_members_that_act_in_another_way_are_refused():
+    with pytest.raises(ValueError, match=r"\['min_std'\] differ"):
+        networks = [policies.policy(0), policies.policy(1, min_std=0.5)]
+        rl.MultiProMP(networks, mm.InnerLoop(1, 0.1), policies.MODES)
+
+
+def test_what_compile_finds_changed_decides():
+    made, changed = policies.ready("ProMP"), policies.ready("ProMP", discount=0.1)
+    given = policies.trajectories()
+    before = made.experience(given, made.initial_parameters(3)).advantages
+    made.discount = 0.1
+    made.compile(rollouts=made.rollouts, jit_compile=False)
+    found, expected = (
+        learner.experience(given, learner.initial_parameters(3)).advantages
+        for learner in (made, changed)
+    )
+    np.testing.assert_array_equal(found, expected)
+    assert not np.allclose(found, before)
+
+
 def test_members_are_joined_with_their_settings():
     settings = {"discount": 0.5, "gae_lambda": 0.7, "clip": 0.2, "kl_penalty": 0.1, "epochs": 3}
     alone = members(on_nonfinite="skip", outer_clip=0.3, **settings)
@@ -251,7 +271,8 @@ def test_fit_reports_returns_by_step_and_by_mode(record):
 def test_what_was_not_measured_is_no_return_of_zero():
     learner = policies.ready("ProMP", learning_rate=1e30, on_nonfinite="skip")
     history = learner.fit(dataset(), verbose=0).history
-    assert np.isnan([history[name] for name in ("kl", "return_after_0", "return_deg45")]).all()
+    names = ("loss", "kl", "return_after_0", "return_deg45")
+    assert np.isnan([history[name] for name in names]).all()
     learner = policies.ready("ProMP")
     history = learner.fit(dataset(mode=tf.zeros([4], tf.int32)), verbose=0).history
     assert history["return_deg225"] == history["return_after_1"]

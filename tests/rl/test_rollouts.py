@@ -291,6 +291,15 @@ def test_goals_that_do_not_fit_are_refused(policy, goals, message):
         make().collect(policy, *per_task(policy), goals, (0,))
 
 
+def test_weights_of_one_task_are_not_stretched_to_all(rollouts, policy):
+    weights, modulation = per_task(policy)
+    one = [weight[:1] for weight in weights]
+    of_one = tf.nest.map_structure(lambda part: None if part is None else part[:1], modulation)
+    for given in ((one, modulation), (shared(policy), of_one)):
+        with pytest.raises(ValueError, match=r"of \[1\] tasks, and not of 3"):
+            rollouts.collect(policy, *given, GOALS, (0,))
+
+
 def test_a_policy_for_other_observations_is_refused(rollouts):
     other = GaussianPolicy(2, hidden=(5, 3))
     other.build((None, 7))
