@@ -41,5 +41,5 @@ if __name__ == "__main__":
     for _ in range(2):
         parameters = model.adapt(*drive(envs, model, parameters, goal, rng), parameters)
     positions, _, rewards = drive(envs, model, parameters, goal, rng, noise=0.0)
-    end = positions[0, :, -1, :2].mean(axis=0)
-    print(f"return {rewards.sum(axis=2).mean():.1f}, ended at {end[0]:.2f} {end[1]:.2f}")
+    end = "{:.2f} {:.2f}".format(*positions[0, :, -1, :2].mean(axis=0))
+    print(f"return {rewards.sum(axis=2).mean():.1f}, before its last step at {end}")

@@ -34,10 +34,10 @@ def test_it_drives_towards_the_goal(model, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [str(EXAMPLE), str(model), *map(str, goal)])
         runpy.run_path(str(EXAMPLE), run_name="__main__")
         words = capsys.readouterr().out.replace(",", "").split()
-        assert words[:1] + words[2:4] == ["return", "ended", "at"]
+        assert words[:1] + words[2:7] == ["return", "before", "its", "last", "step", "at"]
         # A point that does not move is at 7.07 from either goal, for 100 steps.
         assert -707 - 100 < float(words[1]) < 0
-        ends.append(np.array([float(word) for word in words[4:]]))
+        ends.append(np.array([float(word) for word in words[7:]]))
     assert (ends[0] - ends[1]).sum() > 3
 
 
