@@ -229,11 +229,12 @@ def _track(directory):
     """Keeps the page and its tables, pictures and paired differences in one tracked run."""
     from mmaml_tf.tracking import Tracker
 
-    name = f"report-{directory.name}"
-    with Tracker(experiment=name, run_name="report", key="report") as tracker:
+    experiment = f"report-{directory.name}"
+    with Tracker(experiment, run_name="report", key="report") as tracker:
         tracker.log_artifact(directory / "report.html")
         for domain in _sections(directory):
-            for path in map((directory / domain).joinpath, _TRACKED):
+            for name in _TRACKED:
+                path = directory / domain / name
                 if path.exists():
                     tracker.log_artifact(path, domain)
             tracker.log_summary({domain: _differences(directory / domain / "differences.csv")})

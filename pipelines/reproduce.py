@@ -125,11 +125,10 @@ def _rebuild(stages, line, path):
     return subprocess.call(command, env=environment)
 
 
-def _calls_python(stage):
-    return str(stage.cmd).startswith("python ")
-
-
-def _warm_directory():
+def _warm_directory(stages):
+    """Returns the directory of `warm_python`, or None where it is of no use or cannot be had."""
+    if sys.platform != "linux" or not any(str(s.cmd).startswith("python ") for s in stages):
+        return None
     try:
         return warm_python.directory(*_PACKAGES)
     except RuntimeError as error:
@@ -169,9 +168,7 @@ def main() -> None:
             repo = Repo()
             graph = nx.relabel_nodes(repo.index.graph, {s: s.addressing for s in repo.index.graph})
             targets = [s.addressing for name in arguments.targets for s in repo.stage.collect(name)]
-            path = None
-            if sys.platform == "linux" and any(_calls_python(s) for s in repo.index.stages):
-                path = _warm_directory()
+            path = _warm_directory(repo.index.stages)
             rebuilt = run(*plan(graph, targets), arguments.jobs, path)
         except DvcException as error:  # an unknown target, or no project
             sys.exit(f"ERROR: {error}")

@@ -65,6 +65,9 @@ sys.exit(int(answers.readline() or 1))
 def directory(*packages: str) -> str:
     """Starts a process that imports packages and ends with this one.
 
+    Args:
+        *packages: names of modules; a second call with the same ones starts nothing.
+
     Returns:
         The directory that goes to the front of PATH, once the packages are imported.
 

@@ -31,18 +31,19 @@ sys.exit(int(sys.argv[1]))
 
 
 @pytest.fixture(scope="module")
-def python():
+def warm():
+    """The `python` and its server."""
     # A package that nothing else imports.
-    return os.path.join(warm_python.directory("colorsys"), "python")
+    return os.path.join(warm_python.directory("colorsys"), "python"), warm_python.SERVERS[-1]
 
 
 @pytest.fixture
-def call(python, tmp_path):
+def call(warm, tmp_path):
     (tmp_path / "look.py").write_text(MODULE)
 
-    def start(*arguments, **kwargs):
+    def start(*arguments):
         return subprocess.Popen(
-            [python, *arguments],
+            [warm[0], *arguments],
             cwd=tmp_path,
             env=os.environ | {"OF_THE_CALL": "seen"},
             stdin=subprocess.PIPE,
@@ -86,36 +87,31 @@ def test_sigterm_reaches_the_module(call, tmp_path):
     assert (tmp_path / "terminated").exists()
 
 
-def left_of(python):
+def left_of(warm):
     """The processes that calls have left, after a while."""
-    (server,) = (s for s in warm_python.SERVERS if call_of(s) == python)
     for _ in range(100):
-        if not (left := psutil.Process(server.pid).children(recursive=True)):
+        if not (left := psutil.Process(warm[1].pid).children(recursive=True)):
             break
         time.sleep(0.05)
     return left
 
 
-def call_of(server):
-    return os.path.join(os.path.dirname(server.args[3]), "python")
-
-
-def test_no_sigterm_is_lost(call, python, tmp_path):
+def test_no_sigterm_is_lost(call, warm):
     for delay in range(0, 200, 10):
         process = call("-m", "look", "0", "wait")
         process.stdin.close()
         time.sleep(delay / 1000)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) in (128 + signal.SIGTERM, -signal.SIGTERM)
-    assert not left_of(python)
+    assert not left_of(warm)
 
 
-def test_a_killed_command_ends_the_module(call, python, tmp_path):
+def test_a_killed_command_ends_the_module(call, warm, tmp_path):
     process = call("-m", "look", "0", "wait")
     process.stdin.close()
     wait_for(tmp_path / "waits")
     process.kill()
-    assert not left_of(python)
+    assert not left_of(warm)
     assert (tmp_path / "terminated").exists()
 
 
