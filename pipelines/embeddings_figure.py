@@ -24,13 +24,16 @@ CAPTION = (
 )
 
 
-def draw(scale: str, seeds: Sequence[int], path: Path) -> list[str]:
-    """Draws the figure, if any panel has embeddings; returns what is said of each panel.
+def draw(scale: str, seeds: Sequence[int], path: Path) -> tuple[bool, list[str]]:
+    """Draws the figure, if any panel has embeddings.
 
     Args:
         scale: name of the scale.
         seeds: those of params.yaml; of each panel the first that is here is shown.
         path: the file to write.
+
+    Returns:
+        Whether there is something to show, and what is said of each panel.
     """
     embedded = {title: _embeddings(scale, *model, seeds) for title, model in PANELS.items()}
     panels, notes = {}, []
@@ -46,9 +49,10 @@ def draw(scale: str, seeds: Sequence[int], path: Path) -> list[str]:
             f"{title}: {len(points)} of {len(found.mode)} held-out tasks, {settings}, embeddings "
             f"of size {found.values.shape[1]}."
         )
-    if any(embedded.values()):
+    drawn = any(embedded.values())
+    if drawn:
         embedding_plots.domains(panels, path)
-    return notes
+    return drawn, notes
 
 
 def _why_missing(scale, domain, name, seeds):

@@ -1,6 +1,5 @@
 """Stage `report_images`: tables, paired differences, pictures and the page's section."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -262,7 +261,6 @@ def main() -> None:
     tables.write_differences_csv(results, directory / "differences.csv")
     embedded = embedded_by_mode_set(results)
     tables.write_summary(results, embedded, directory / "summary.json")
-    shutil.rmtree(directory / "plots", ignore_errors=True)
     draw(results, examples, directory / "plots")
     sections = page_sections(results, missing_examples)
     write_domain(directory / "section.html", "Few-shot image classification", sections)

@@ -10,7 +10,6 @@ import base64
 import csv
 import html
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -46,6 +45,11 @@ td.quiet { color: #666; }
 figure { margin: 1.5rem 0; } figure img { max-width: 100%; height: auto; }
 figcaption { max-width: 85ch; font-size: 0.9rem; color: #333; }
 """
+
+# As `figure` writes them.
+_PICTURE = re.compile(r'<img src="([^"]*)"')
+_FIGURE = re.compile(r'<figure><img src="([^"]*)".*?</figure>\n', re.DOTALL)
+_EARLIER = "The arrays that these show are not here; an earlier report drew them where they were."
 
 
 class Section(NamedTuple):
@@ -140,20 +144,45 @@ def figure(picture: str, caption: str) -> str:
 
 
 def write_domain(path: Path, title: str, sections: Sequence[Section]) -> None:
-    """Writes one domain's part of the page.
+    """Writes one domain's part of the page, and removes pictures that it does not show.
+
+    What an earlier report shows and this one does not stays, under a heading that says so: the
+    arrays of embeddings and rollouts are in DVC's cache, of which another machine has none. A
+    stage of DVC begins without an earlier report.
 
     Args:
-        path: `results/<scale>/<domain>/section.html`.
+        path: `results/<scale>/<domain>/section.html`, beside whose pictures are in `plots`.
         title: the domain's heading.
         sections: its sections in order.
     """
     domain = path.parent.name
+    earlier = _earlier_figures(path, _pictures(section.body for section in sections))
+    if earlier:
+        body = paragraph(_EARLIER) + "".join(earlier)
+        sections = [*sections, Section("Pictures of an earlier report", body)]
     parts = [f'<article id="{domain}">\n<h2>{html.escape(title)}</h2>\n']
     for number, section in enumerate(sections, start=1):
         heading = html.escape(section.title)
         parts.append(f'<h3 id="{domain}-{number}">{heading}</h3>\n{section.body}')
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join([*parts, "</article>\n"]))
+    shown = _pictures(parts)
+    for picture in (path.parent / "plots").glob("*.png"):
+        if f"plots/{picture.name}" not in shown:
+            picture.unlink()
+
+
+def _earlier_figures(path, shown):
+    """Returns the figures of an earlier report whose pictures are there, but for those `shown`."""
+    text = path.read_text() if path.is_file() else ""
+    figures = {html.unescape(match[1]): match[0] for match in _FIGURE.finditer(text)}
+    kept = [name for name in figures if name not in shown and (path.parent / name).is_file()]
+    return [figures[name] for name in kept]
+
+
+def _pictures(bodies):
+    """Returns the names of the pictures that texts of HTML show."""
+    return {html.unescape(name) for body in bodies for name in _PICTURE.findall(body)}
 
 
 def assemble(directory: Path) -> str:
@@ -177,7 +206,7 @@ def assemble(directory: Path) -> str:
 def _sections(directory):
     """Returns the sections' files by domain."""
     found = {path.parent.name: path for path in directory.glob("*/section.html")}
-    if not found:
+    if not set(found) - {"embeddings"}:  # that is written with the page
         raise SystemExit(f"report: no {directory}/<domain>/section.html; run a domain's report.")
     return found
 
@@ -208,7 +237,7 @@ def _embed_pictures(path):
         data = base64.b64encode(picture.read_bytes()).decode()
         return f'<img src="data:image/png;base64,{data}"'
 
-    return re.sub(r'<img src="([^"]*)"', embed, path.read_text())
+    return _PICTURE.sub(embed, path.read_text())
 
 
 def _class(*names):
@@ -219,8 +248,9 @@ def _class(*names):
 def _write_embeddings(scale, directory):
     """Writes the part of the page that is of all domains."""
     picture = directory / "plots" / "embeddings.png"
-    body = bullets(embeddings_figure.draw(scale, parameters.load()["seeds"], picture))
-    if picture.exists():
+    drawn, notes = embeddings_figure.draw(scale, parameters.load()["seeds"], picture)
+    body = bullets(notes)
+    if drawn:
         body = figure("plots/embeddings.png", embeddings_figure.CAPTION) + body
     write_domain(directory / "section.html", "Task embeddings", [Section("All domains", body)])
 
@@ -260,7 +290,6 @@ def main() -> None:
     parser.add_argument("--scale", required=True, choices=parameters.SCALES)
     scale = parser.parse_args().scale
     directory = Path("results", scale)
-    shutil.rmtree(directory / "embeddings", ignore_errors=True)
     _sections(directory)  # of a domain, or there is no page
     _write_embeddings(scale, directory / "embeddings")
     page = assemble(directory)

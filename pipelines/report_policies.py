@@ -1,6 +1,5 @@
 """Stage `report_policies`: tables, paired differences, pictures and the page's section."""
 
-import shutil
 import warnings
 from pathlib import Path
 
@@ -296,7 +295,6 @@ def main() -> None:
     tables.write_table_csv(results, directory / "table.csv")
     tables.write_differences_csv(results, directory / "differences.csv")
     tables.write_summary(results, embedded_by_set(results), directory / "summary.json")
-    shutil.rmtree(directory / "plots", ignore_errors=True)
     draw(results, frames, directory / "plots")
     sections = page_sections(results, frames, missing_frames)
     write_domain(directory / "section.html", "Meta-reinforcement learning", sections)

@@ -1,6 +1,5 @@
 """Stage `report_regression`: tables, paired differences, pictures and the page's section."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -234,7 +233,6 @@ def main() -> None:
     report_tables.write_table_csv(results, directory / "table.csv")
     report_tables.write_differences_csv(results, directory / "differences.csv")
     report_tables.write_summary(results, directory / "summary.json")
-    shutil.rmtree(directory / "plots", ignore_errors=True)
     draw(results, directory / "plots")
     write_domain(directory / "section.html", "Few-shot regression", page_sections(results))
     print(report_tables.headline_table(results).markdown(), directory, sep="\n")

@@ -96,6 +96,16 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
+def parts_of(section):
+    """Returns what a section says of this report's cells, and of an earlier report's pictures."""
+    new, _, earlier = section.read_text().partition("Pictures of an earlier report")
+    return new, earlier
+
+
+def pictures_of(part):
+    return set(re.findall(r'<img src="plots/([^"]+)"', part))
+
+
 def estimate(values, mode=None):
     """Mean and interval; of several modes with as many tasks each, from the modes' own."""
     values = np.asarray(values, np.float64)

@@ -16,14 +16,14 @@ def write(domain, name, seed, **arrays):
 def test_each_panel_has_its_settings_or_is_said_to_be_missing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     picture = tmp_path / "plots" / "embeddings.png"
-    assert embeddings_figure.draw("laptop", [0, 1], picture) == [
-        f"{title}: not run." for title in embeddings_figure.PANELS
-    ]
+    drawn, notes = embeddings_figure.draw("laptop", [0, 1], picture)
+    assert notes == [f"{title}: not run." for title in embeddings_figure.PANELS]
+    assert not drawn
     assert not picture.exists()
     metrics = pathlib.Path("results/laptop/regression/metrics/film_5-1.json")
     metrics.parent.mkdir(parents=True)
     metrics.touch()
-    regression, *others = embeddings_figure.draw("laptop", [0, 1], picture)
+    _, (regression, *others) = embeddings_figure.draw("laptop", [0, 1], picture)
     assert regression == "Regression, 5 modes: the arrays of its evaluation are not here."
     assert all(note.endswith("not run.") for note in others)
     rng = np.random.default_rng(0)
@@ -38,7 +38,9 @@ def test_each_panel_has_its_settings_or_is_said_to_be_missing(tmp_path, monkeypa
           mode=np.repeat(np.arange(4), 9), modes=modes[:4])  # fmt: skip
     # A set none of whose modes has data leaves an empty file.
     write("classification", "film-5-5w1s", 0)
-    regression, images, reacher, point_mass = embeddings_figure.draw("laptop", [0, 1], picture)
+    drawn, notes = embeddings_figure.draw("laptop", [0, 1], picture)
+    regression, images, reacher, point_mass = notes
+    assert drawn
     assert "2000 of 2100 held-out tasks, perplexity 30" in regression
     assert "embeddings of size 80" in regression
     assert images == "Image classification, 5 modes: not run."

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import reports
 import yaml
-from reports import PARAMS, estimate, markdown_tables, rows_of, rows_of_markdown
+from reports import (
+    PARAMS,
+    estimate,
+    markdown_tables,
+    parts_of,
+    pictures_of,
+    rows_of,
+    rows_of_markdown,
+)
 from repository import stages
 
 from mmaml_tf.tasks.held_out import HeldOut
@@ -424,16 +432,16 @@ def test_scores_that_were_kept_are_enough_for_all_tables(workspace, monkeypatch)
     inputs.keep_scores_alone(["losses_noisy", "losses_noise_free"])
     run(monkeypatch, "--partial")
     assert [(inputs.results / name).read_bytes() for name in names] == whole
-    pictures = {path.name for path in (inputs.results / "plots").iterdir()}
-    assert "adaptation_steps.png" in pictures
-    assert not pictures & {"embeddings.png", "functions_2.png", "functions_3.png"}
-    section = (inputs.results / "section.html").read_text()
-    assert section.count("MMAML (FiLM): the arrays of its evaluation are not here.") == 2
+    new_part, earlier = parts_of(inputs.results / "section.html")
+    assert pictures_of(new_part) >= {"adaptation_steps.png"}
+    assert pictures_of(earlier) == {"embeddings.png", "functions_2.png", "functions_3.png"}
+    assert new_part.count("MMAML (FiLM): the arrays of its evaluation are not here.") == 2
     # Beside them, one that was evaluated here is drawn.
     np.savez(inputs.models / "evaluation/film_3-0.npz", **new)
     run(monkeypatch, "--partial")
-    pictures = {path.name for path in (inputs.results / "plots").iterdir()}
-    assert pictures >= {"embeddings.png", "functions_3.png"} and "functions_2.png" not in pictures
+    new_part, earlier = parts_of(inputs.results / "section.html")
+    assert pictures_of(new_part) >= {"embeddings.png", "functions_3.png"}
+    assert pictures_of(earlier) == {"functions_2.png"}
 
 
 def test_other_tasks_are_not_compared(workspace, monkeypatch):
@@ -484,3 +492,34 @@ def test_page_joins_domains_in_order_and_refuses_foreign_pictures(workspace, mon
         report_page.write_domain(results / "zoo" / "section.html", "zoo", [section])
         with pytest.raises(SystemExit, match="no file beside it"):
             run(monkeypatch, module=report_page, scale="smoke")
+
+
+def test_pictures_that_a_report_cannot_draw_stay_with_their_captions(tmp_path):
+    path = tmp_path / "zoo" / "section.html"
+    maps, curves, frames = (
+        report_page.figure(f"plots/{name}.png", f"{name} & caption")
+        for name in ("maps", "curves", "frames")
+    )
+
+    def write(*figures, drawn):
+        (path.parent / "plots").mkdir(parents=True, exist_ok=True)
+        for name in drawn:
+            (path.parent / "plots" / f"{name}.png").write_bytes(name.encode())
+        report_page.write_domain(path, "Zoo", [report_page.Section("S", "".join(figures))])
+        pictures = sorted(file.stem for file in (path.parent / "plots").iterdir())
+        return pictures, *parts_of(path)
+
+    assert write(maps, curves, drawn=["maps", "curves"])[2] == ""
+    for _ in range(2):  # also in the report after the next
+        pictures, new, earlier = write(curves, drawn=["curves"])
+        assert pictures == ["curves", "maps"]
+        assert curves in new and maps not in new
+        assert earlier.count("<figure>") == 1 and maps in earlier
+    pictures, new, earlier = write(maps, frames, drawn=["maps", "frames"])
+    assert pictures == ["curves", "frames", "maps"]
+    assert maps in new and curves in earlier and maps not in earlier
+    # Neither what nothing shows any more, nor what is shown but not there.
+    path.unlink()
+    assert write(frames, drawn=[]) == (["frames"], path.read_text(), "")
+    (path.parent / "plots" / "frames.png").unlink()
+    assert write(drawn=[])[::2] == ([], "")

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 import reports
 import yaml
-from reports import PARAMS, estimate, markdown_tables, rows_of, rows_of_markdown
+from reports import (
+    PARAMS,
+    estimate,
+    markdown_tables,
+    parts_of,
+    pictures_of,
+    rows_of,
+    rows_of_markdown,
+)
 from repository import stages
 
 from mmaml_tf.rl.goals import GoalTasks
@@ -397,9 +405,9 @@ def test_scores_that_were_kept_are_enough_for_all_tables(tmp_path, monkeypatch):
     inputs.keep_scores_alone(["return", "examples_goals"])
     run(monkeypatch, "--partial", scale="paper")
     assert tables_of(inputs) == whole
-    pictures = {path.name for path in (inputs.results / "plots").iterdir()}
-    assert pictures == {"learning_curves.png", "inner_steps.png"}
-    section = (inputs.results / "section.html").read_text()
+    section, earlier = parts_of(inputs.results / "section.html")
+    assert pictures_of(section) == {"learning_curves.png", "inner_steps.png"}
+    assert pictures_of(earlier) >= {"trajectories.png", "embeddings_reacher.png"}
     gone = "the arrays of its evaluation are not here."
     assert f"MMAML and ProMP: {gone}" in section
     assert f"Frames of the reacher are not shown: MMAML: {gone}" in section
@@ -409,8 +417,9 @@ def test_scores_that_were_kept_are_enough_for_all_tables(tmp_path, monkeypatch):
     np.savez(inputs.models / "evaluation/mmaml-point_mass-2-0.npz", **new)
     run(monkeypatch, "--partial", scale="paper")
     assert tables_of(inputs) == whole
-    pictures = {path.name for path in (inputs.results / "plots").iterdir()}
-    assert pictures >= {"trajectories.png", "embeddings_point_mass.png"}
+    section, earlier = parts_of(inputs.results / "section.html")
+    assert pictures_of(section) >= {"trajectories.png", "embeddings_point_mass.png"}
+    assert pictures_of(earlier) >= {"embeddings_reacher.png"}
     # Arrays of an earlier evaluation are not taken for those of the scores.
     np.savez(
         inputs.models / "evaluation/mmaml-point_mass-2-0.npz", **new | {"return": new["return"] + 1}
