@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-SCALES = ("smoke", "laptop", "middle", "start", "gpu", "paper")
+SCALES = ("smoke", "laptop", "middle", "middle_seeds", "start", "gpu", "paper")
 
 
 class ParameterError(SystemExit):

@@ -106,7 +106,7 @@ class Ablation(NamedTuple):
         reference: the name of the cell it is a variant of.
         changes: how the variant differs from that cell.
         run: the variant's run.
-        reference_run: that of the cell, with the first seed.
+        reference_run: that of the cell, with the same seed, or else with the first.
     """
 
     name: str
@@ -129,7 +129,8 @@ def find_ablations(
         files: where the report's inputs are.
         variants: by name the cells it is a variant of; a cell named as its own variant is one
             with other seeds.
-        seeds: seeds of params.yaml, the first of which the cell has.
+        seeds: seeds of params.yaml, the first of which stands in where the cell has no run with
+            the variant's own.
         settings: returns a cell's settings.
         run: returns a cell's run with a seed, or None where it was not evaluated.
     """
@@ -137,14 +138,16 @@ def find_ablations(
     ablations = []
     for name, references in variants.items():
         for reference, seed in product(references, files.evaluated_seeds(name)):
-            itself = (name, seed) == (reference, first)
-            found, of_cell = run(name, seed), run(reference, first)
-            if itself or found is None or of_cell is None:
+            candidates = [first] if name == reference else [seed, first]
+            runs = {other: run(reference, other) for other in candidates}
+            other = next((other for other, of_cell in runs.items() if of_cell), None)
+            found = run(name, seed)
+            if other is None or found is None or (name, seed) == (reference, other):
                 continue
             own, others = settings(name), settings(reference)
             changes = [f"{k}: {own[k]} (not {others[k]})" for k in own if own[k] != others[k]]
-            changes += [f"seed: {seed} (not {first})"] * (seed != first)
-            ablations.append(Ablation(name, reference, ", ".join(changes), found, of_cell))
+            changes += [f"seed: {seed} (not {other})"] * (seed != other)
+            ablations.append(Ablation(name, reference, ", ".join(changes), found, runs[other]))
     return ablations
 
 

@@ -11,9 +11,9 @@ DASH, NOT_RUN = "–", "not run"
 NOT_HERE = "the arrays of its evaluation are not here"
 
 
-def title(size: int) -> str:
-    """Returns the name of a mode set in tables and pictures."""
-    return f"{size} modes"
+def title(size: int | str) -> str:
+    """Returns what tables call a mode set; those of the table are named after their sizes."""
+    return f"{size} modes" if str(size).isdecimal() else str(size)
 
 
 def when(steps: int) -> str:

@@ -428,6 +428,18 @@ def test_variants_are_compared_with_their_method(small, monkeypatch):
         "film-2-5w1s-3": ["film-2-5w1s"],
         "film_body-2-5w1s-0": ["film-2-5w1s"],
     }
+    # With the same seed, where the method has it.
+    for seed, of_cell in ((3, 3), (4, 0)):
+        inputs.model("film_body", "2", "5w1s", seed=seed)
+        run(monkeypatch, "--partial")
+        row = rows_of_markdown(inputs.results / "table.md", "variant")[-1]
+        variant, of_method = (
+            inputs.arrays(f"{name}-2-5w1s", s)["accuracy"][2]
+            for name, s in (("film_body", seed), ("film", of_cell))
+        )
+        assert row[2] == "blocks: [0, 1, 2] (not None)" + ", seed: 4 (not 0)" * (seed == 4)
+        assert row[5] == percent(variant - of_method, cell["mode"], "+")
+        (inputs.results / f"metrics/film_body-2-5w1s-{seed}.json").unlink()
     inputs.model("film_clip", "2", "5w1s")
     inputs.model("maml_clip", "2", "5w1s")
     run(monkeypatch, "--partial")
