@@ -146,7 +146,8 @@ def find_ablations(
                 continue
             own, others = settings(name), settings(reference)
             changes = [f"{k}: {own[k]} (not {others[k]})" for k in own if own[k] != others[k]]
-            changes += [f"seed: {seed} (not {other})"] * (seed != other)
+            if seed != first:
+                changes.append(f"seed: {seed} ({'both' if seed == other else f'not {other}'})")
             ablations.append(Ablation(name, reference, ", ".join(changes), found, runs[other]))
     return ablations
 

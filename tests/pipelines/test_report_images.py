@@ -429,7 +429,7 @@ def test_variants_are_compared_with_their_method(small, monkeypatch):
         "film_body-2-5w1s-0": ["film-2-5w1s"],
     }
     # With the same seed, where the method has it.
-    for seed, of_cell in ((3, 3), (4, 0)):
+    for seed, of_cell, note in ((3, 3, "both"), (4, 0, "not 0")):
         inputs.model("film_body", "2", "5w1s", seed=seed)
         run(monkeypatch, "--partial")
         row = rows_of_markdown(inputs.results / "table.md", "variant")[-1]
@@ -437,7 +437,7 @@ def test_variants_are_compared_with_their_method(small, monkeypatch):
             inputs.arrays(f"{name}-2-5w1s", s)["accuracy"][2]
             for name, s in (("film_body", seed), ("film", of_cell))
         )
-        assert row[2] == "blocks: [0, 1, 2] (not None)" + ", seed: 4 (not 0)" * (seed == 4)
+        assert row[2] == f"blocks: [0, 1, 2] (not None), seed: {seed} ({note})"
         assert row[5] == percent(variant - of_method, cell["mode"], "+")
         (inputs.results / f"metrics/film_body-2-5w1s-{seed}.json").unlink()
     inputs.model("film_clip", "2", "5w1s")
@@ -445,6 +445,12 @@ def test_variants_are_compared_with_their_method(small, monkeypatch):
     run(monkeypatch, "--partial")
     rows = rows_of_markdown(inputs.results / "table.md", "variant")
     assert [row[:3] for row in rows[2:]] == [
+        [
+            "film_body-2-5w1s",
+            "maml_clip-2-5w1s",
+            "blocks: [0, 1, 2] (not None), modulation: film (not None), outer_clip: None (not 2.0)"
+            ", method: MMAML (not MAML)",
+        ],
         ["film_clip-2-5w1s", "film-2-5w1s", "outer_clip: 2.0 (not None)"],
         [
             "film_clip-2-5w1s",
