@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from pipelines import embedding_plots
 from pipelines.embedding_maps import COMMON, SETTINGS, SILHOUETTE, Embeddings, tsne
 from pipelines.report_inputs import Files
@@ -37,10 +35,10 @@ def draw(scale: str, seeds: Sequence[int], path: Path) -> tuple[bool, list[str]]
     """
     embedded = {title: _embeddings(scale, *model, seeds) for title, model in PANELS.items()}
     panels, notes = {}, []
-    for title, found in embedded.items():
+    for title, (found, why) in embedded.items():
         if found is None:
             panels[title] = None, None, None
-            notes.append(f"{title}: {_why_missing(scale, *PANELS[title], seeds)}.")
+            notes.append(f"{title}: {why}.")
             continue
         settings = SETTINGS[PANELS[title][0]]
         points, mode = tsne(found, settings)
@@ -49,26 +47,21 @@ def draw(scale: str, seeds: Sequence[int], path: Path) -> tuple[bool, list[str]]
             f"{title}: {len(points)} of {len(found.mode)} held-out tasks, {settings}, embeddings "
             f"of size {found.values.shape[1]}."
         )
-    drawn = any(embedded.values())
+    drawn = any(found for found, _ in embedded.values())
     if drawn:
         embedding_plots.domains(panels, path)
     return drawn, notes
 
 
-def _why_missing(scale, domain, name, seeds):
-    # Metrics are small and kept with the code, the arrays that embeddings are among may be gone.
-    files = (Files(domain, scale).evaluated(name, seed) for seed in seeds)
-    if any(metrics.is_file() and not arrays.is_file() for arrays, metrics in files):
-        return NOT_HERE
-    return NOT_RUN
-
-
 def _embeddings(scale, domain, name, seeds):
-    """Returns the embeddings of a model's first seed that has any, or None."""
+    """Returns the embeddings of a model's first seed that has any, or None and why."""
+    files, why = Files(domain, scale), NOT_RUN
     for seed in seeds:
-        path, _ = Files(domain, scale).evaluated(name, seed)
-        if path.is_file():
-            with np.load(path) as file:
-                if found := Embeddings.of(file):
-                    return found
-    return None
+        if seed not in files.evaluated_seeds(name):
+            continue
+        arrays, metrics = files.read(name, seed) or ({}, {})
+        if found := Embeddings.of(arrays):
+            return found, ""
+        if not metrics.get("left_out"):
+            why = NOT_HERE
+    return None, why

@@ -10,6 +10,7 @@ from pipelines.published import METHODS
 from pipelines.report_data import Summary
 from pipelines.report_images_data import Results
 from pipelines.report_images_notes import markers
+from pipelines.report_inputs import with_earlier
 from pipelines.report_page import Table
 from pipelines.report_texts import (
     DASH,
@@ -220,4 +221,5 @@ def write_summary(results: Results, embedded: dict, path: Path) -> None:
         "ablations": report_ablations.summary(results.ablations, "accuracy"),
         "not_run": [cell.name for cell in cells if not cell.runs],
     }
+    summary = with_earlier(summary, path, ["nearest_centroid_accuracy"])
     path.write_text(json.dumps(summary, indent=1) + "\n")

@@ -18,6 +18,7 @@ from pipelines import scores
 
 #: stands for each member's own number of inner steps where members with different ones are joined
 OWN_STEPS = -1
+_EARLIER = "of_an_earlier_report"
 
 
 class Files:
@@ -104,7 +105,7 @@ class Ablation(NamedTuple):
     Attributes:
         name: the variant's name.
         reference: the name of the cell it is a variant of.
-        changes: how the variant differs from that cell.
+        changes: how the variant differs from that cell, and its seed if that is not the first.
         run: the variant's run.
         reference_run: that of the cell, with the same seed, or else with the first.
     """
@@ -138,17 +139,17 @@ def find_ablations(
     ablations = []
     for name, references in variants.items():
         for reference, seed in product(references, files.evaluated_seeds(name)):
-            candidates = [first] if name == reference else [seed, first]
-            runs = {other: run(reference, other) for other in candidates}
-            other = next((other for other, of_cell in runs.items() if of_cell), None)
             found = run(name, seed)
-            if other is None or found is None or (name, seed) == (reference, other):
+            other, of_cell = seed, None if name == reference else run(reference, seed)
+            if of_cell is None:
+                other, of_cell = first, run(reference, first)
+            if found is None or of_cell is None or (name, seed) == (reference, other):
                 continue
             own, others = settings(name), settings(reference)
             changes = [f"{k}: {own[k]} (not {others[k]})" for k in own if own[k] != others[k]]
             if seed != first:
                 changes.append(f"seed: {seed} ({'both' if seed == other else f'not {other}'})")
-            ablations.append(Ablation(name, reference, ", ".join(changes), found, runs[other]))
+            ablations.append(Ablation(name, reference, ", ".join(changes), found, of_cell))
     return ablations
 
 
@@ -166,6 +167,23 @@ def variants_of_methods(
 def read_json(path: Path):
     """Returns the content of a JSON file."""
     return json.loads(path.read_text())
+
+
+def with_earlier(summary: dict, path: Path, keys: Sequence[str]) -> dict:
+    """Returns a summary that keeps an earlier one's numbers of what is not here, marked as such.
+
+    Args:
+        summary: what summary.json is to have.
+        path: summary.json; without it there is no earlier one.
+        keys: of numbers by name that need arrays which may be elsewhere.
+    """
+    before = read_json(path) if path.is_file() else {}
+    earlier = {}
+    for key in keys:
+        known = before.get(_EARLIER, {}).get(key, {}) | before.get(key, {})
+        if kept := {name: known[name] for name in known if name not in summary[key]}:
+            earlier[key] = kept
+    return summary | ({_EARLIER: earlier} if earlier else {})
 
 
 def report_of(arrays: dict, measure: str):

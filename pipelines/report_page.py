@@ -49,7 +49,10 @@ figcaption { max-width: 85ch; font-size: 0.9rem; color: #333; }
 # As `figure` writes them.
 _PICTURE = re.compile(r'<img src="([^"]*)"')
 _FIGURE = re.compile(r'<figure><img src="([^"]*)".*?</figure>\n', re.DOTALL)
-_EARLIER = "The arrays that these show are not here; an earlier report drew them where they were."
+_EARLIER = (
+    "This report could not draw these; an earlier one did, perhaps of other trainings than the "
+    "tables have."
+)
 
 
 class Section(NamedTuple):
@@ -148,7 +151,8 @@ def write_domain(path: Path, title: str, sections: Sequence[Section]) -> None:
 
     What an earlier report shows and this one does not stays, under a heading that says so: the
     arrays of embeddings and rollouts are in DVC's cache, of which another machine has none. A
-    stage of DVC begins without an earlier report.
+    picture that is drawn again, if with fewer panels, replaces the earlier one. A stage of DVC
+    begins without an earlier report, and so does one by hand where section.html is deleted.
 
     Args:
         path: `results/<scale>/<domain>/section.html`, beside whose pictures are in `plots`.

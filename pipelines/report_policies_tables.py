@@ -8,6 +8,7 @@ from pipelines import published, report_ablations
 from pipelines.embedding_maps import nearest_centroid_accuracy
 from pipelines.published import METHODS
 from pipelines.report_data import Summary
+from pipelines.report_inputs import with_earlier
 from pipelines.report_page import Table
 from pipelines.report_policies_data import PAIRS, Cell, Results, environment_title
 from pipelines.report_policies_notes import markers
@@ -196,4 +197,5 @@ def write_summary(results: Results, embedded: dict, path: Path) -> None:
         "ablations": report_ablations.summary(results.ablations, "return"),
         "not_run": [cell.name for cell in cells if not cell.runs],
     }
-    path.write_text(json.dumps(summary, indent=1) + "\n")
+    keys = "embedding_silhouette", "nearest_centroid_accuracy"
+    path.write_text(json.dumps(with_earlier(summary, path, keys), indent=1) + "\n")

@@ -10,6 +10,7 @@ import numpy as np
 from pipelines import published, report_ablations
 from pipelines.published import METHODS
 from pipelines.report_data import TARGETS, Results, Summary
+from pipelines.report_inputs import with_earlier
 from pipelines.report_page import Table
 from pipelines.report_texts import (
     DASH,
@@ -299,4 +300,5 @@ def write_summary(results: Results, path: Path) -> None:
         "ablations": report_ablations.summary(results.ablations, "noisy"),
         "not_run": [cell.name for cell in cells if not cell.runs],
     }
+    summary = with_earlier(summary, path, ["embedding_silhouette"])
     path.write_text(json.dumps(summary, indent=2) + "\n")

@@ -12,7 +12,7 @@ NOT_HERE = "the arrays of its evaluation are not here"
 
 
 def title(size: int | str) -> str:
-    """Returns what tables call a mode set; those of the table are named after their sizes."""
+    """Returns what tables and pictures call a mode set: the published ones after their size."""
     return f"{size} modes" if str(size).isdecimal() else str(size)
 
 

@@ -428,6 +428,8 @@ def test_scores_that_were_kept_are_enough_for_all_tables(workspace, monkeypatch)
     run(monkeypatch)
     names = ("table.md", "table.csv", "differences.csv")
     whole = [(inputs.results / name).read_bytes() for name in names]
+    before = json.loads((inputs.results / "summary.json").read_text())["embedding_silhouette"]
+    assert before.keys() == {"film_2-0", "film_3-0"}
     new = inputs.arrays("film_3")
     inputs.keep_scores_alone(["losses_noisy", "losses_noise_free"])
     run(monkeypatch, "--partial")
@@ -442,6 +444,10 @@ def test_scores_that_were_kept_are_enough_for_all_tables(workspace, monkeypatch)
     new_part, earlier = parts_of(inputs.results / "section.html")
     assert pictures_of(new_part) >= {"embeddings.png", "functions_3.png"}
     assert pictures_of(earlier) == {"functions_2.png"}
+    summary = json.loads((inputs.results / "summary.json").read_text())
+    assert summary["embedding_silhouette"] == {"film_3-0": before["film_3-0"]}
+    kept = {"embedding_silhouette": {"film_2-0": before["film_2-0"]}}
+    assert summary["of_an_earlier_report"] == kept
 
 
 def test_other_tasks_are_not_compared(workspace, monkeypatch):
@@ -475,6 +481,8 @@ def test_an_unknown_cell_is_an_error(workspace, monkeypatch):
 def test_page_joins_domains_in_order_and_refuses_foreign_pictures(workspace, monkeypatch):
     results = pathlib.Path("results/smoke")
     pathlib.Path("params.yaml").write_text(PARAMS.read_text())
+    # That of the embeddings, which the page writes itself, makes no page.
+    report_page.write_domain(results / "embeddings" / "section.html", "E", [])
     with pytest.raises(SystemExit, match=r"section\.html"):
         run(monkeypatch, module=report_page, scale="smoke")
     for domain in ("zoo", "classification", "regression"):

@@ -377,8 +377,14 @@ def test_scores_that_were_kept_are_enough_for_all_tables(tmp_path, monkeypatch):
     run(monkeypatch, "--partial", scale="paper")
     names = ("table.md", "table.csv", "differences.csv")
     whole = [(inputs.results / name).read_bytes() for name in names]
+    before = json.loads((inputs.results / "summary.json").read_text())
     inputs.keep_scores_alone(["accuracy", "loss"])
-    run(monkeypatch, "--partial", scale="paper")
+    for _ in range(2):
+        run(monkeypatch, "--partial", scale="paper")
+        summary = json.loads((inputs.results / "summary.json").read_text())
+        numbers = before["nearest_centroid_accuracy"]
+        assert summary["nearest_centroid_accuracy"] == {} != numbers
+        assert summary["of_an_earlier_report"] == {"nearest_centroid_accuracy": numbers}
     assert [(inputs.results / name).read_bytes() for name in names] == whole
     new, earlier = parts_of(inputs.results / "section.html")
     assert pictures_of(earlier) == {"embeddings.png", "confusions.png"}

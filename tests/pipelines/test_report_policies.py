@@ -402,8 +402,12 @@ def test_scores_that_were_kept_are_enough_for_all_tables(tmp_path, monkeypatch):
     whole = tables_of(inputs)
     assert "variant" in whole[0].decode()
     new = inputs.arrays("mmaml-point_mass-2")
+    before = json.loads((inputs.results / "summary.json").read_text())
     inputs.keep_scores_alone(["return", "examples_goals"])
     run(monkeypatch, "--partial", scale="paper")
+    summary = json.loads((inputs.results / "summary.json").read_text())
+    keys = "embedding_silhouette", "nearest_centroid_accuracy"
+    assert summary["of_an_earlier_report"] == {key: before[key] for key in keys}
     assert tables_of(inputs) == whole
     section, earlier = parts_of(inputs.results / "section.html")
     assert pictures_of(section) == {"learning_curves.png", "inner_steps.png"}
