@@ -1,8 +1,10 @@
-"""Exact comparison of training states."""
+"""Training states: exact comparison, and learners that are given out in their first one again."""
+
+import functools
 
 import numpy as np
 
-from mmaml_tf.checkpoint import learner_state
+from mmaml_tf.checkpoint import learner_state, set_learner_state
 
 
 def position(name):
@@ -28,3 +30,26 @@ def assert_same(a, b):
         or a[name].tobytes() != b[name].tobytes()
     ]
     assert not differing
+
+
+def reused(make):
+    """Makes a learner once for equal arguments, and gives it out in its first state each time.
+
+    Its graphs, whose tracing takes most of a short training, are traced once. What a test compares
+    with a learner of the same arguments it has to read first. Tests of what is kept in a file or
+    a checkpoint need a learner of their own, which has nothing but that.
+    """
+    made = {}
+
+    @functools.wraps(make)
+    def again(*args, **kwargs):
+        key = args, tuple(sorted(kwargs.items()))
+        if key in made:
+            set_learner_state(*made[key])
+        else:
+            learner = make(*args, **kwargs)
+            learner.optimizer.build(learner.trainable_variables)
+            made[key] = learner, learner_state(learner)
+        return made[key][0]
+
+    return again

@@ -28,9 +28,18 @@ def checkpoints(directory, config=CONFIG):
     return Checkpoints(directory, config)
 
 
-def run(directory=None, iterations=20, recipe="MAML", tasks=TASKS, make=None, **kwargs):
-    """Trains a new learner for some steps; returns it and the history."""
-    learner = factory.learner(recipe, loop=factory.inner_loop(1), **(make or {}))
+def new_learner(recipe="MAML", **kwargs):
+    return factory.learner(recipe, loop=factory.inner_loop(1), **kwargs)
+
+
+like_new = states.reused(new_learner)
+
+
+def run(
+    directory=None, iterations=20, recipe="MAML", tasks=TASKS, make=None, learner=like_new, **kwargs
+):
+    """Trains a learner from its first state; returns it, which others may get, and the history."""
+    learner = learner(recipe, **(make or {}))
     kwargs = {"log_every": 5, "checkpoint_every": 5, "batch": 4, "seed": 3} | kwargs
     if directory is not None:
         kwargs.setdefault("checkpoints", checkpoints(directory))
@@ -59,9 +68,10 @@ def text(history):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """An uninterrupted run of 20 steps: its directory, learner and history."""
+    """An uninterrupted run of 20 steps: its directory, last state and history."""
     directory = tmp_path_factory.mktemp("whole")
-    return directory, *run(directory, 20)
+    learner, history = run(directory, 20)
+    return directory, states.arrays_of(learner), history
 
 
 @pytest.mark.parametrize(
@@ -75,10 +85,11 @@ def whole(tmp_path_factory):
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, recipe, make):
-    whole, history = run(tmp_path / "whole", 20, recipe, make=make)
+    learner, history = run(tmp_path / "whole", 20, recipe, make=make)
+    whole = states.arrays_of(learner)
     run(tmp_path / "halves", 10, recipe, make=make)
     assert steps_in(tmp_path / "halves") == [5, 10]
-    resumed, again = run(tmp_path / "halves", 20, recipe, make=make)
+    resumed, again = run(tmp_path / "halves", 20, recipe, make=make, learner=new_learner)
     states.assert_same(whole, resumed)
     assert text(history) == text(again)
     assert_same_end(tmp_path / "whole", tmp_path / "halves")
@@ -91,11 +102,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, recipe, make):
 
 
 def test_a_finished_run_is_not_trained_again(whole):
-    directory, learner, history = whole
+    directory, state, history = whole
     rows, epochs = [], []
     count = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: epochs.append(epoch))
     again, same = run(directory, 20, on_log=rows.append, callbacks=[count])
-    states.assert_same(learner, again)
+    states.assert_same(state, again)
     assert history == same == rows
     assert not epochs
 
@@ -273,7 +284,7 @@ def test_a_non_finite_update_leaves_the_last_good_checkpoint(tmp_path, whole):
 
 def test_the_same_learner_goes_on_after_a_stop(tmp_path, whole):
     """Restoring a checkpoint also undoes that the learner has stopped."""
-    learner = factory.learner("MAML", loop=factory.inner_loop(1))
+    learner = like_new()
     settings = {"iterations": 20, "batch": 4, "seed": 3, "log_every": 5, "checkpoint_every": 5}
     with pytest.raises(mm.NonFiniteError):
         train(learner, Spoilt(12), checkpoints=checkpoints(tmp_path), **settings)
@@ -317,7 +328,7 @@ def test_numbers_that_do_not_fit_are_refused(tmp_path, numbers):
 
 def test_another_configuration_is_refused(tmp_path):
     run(tmp_path, 10)
-    learner = factory.learner("MAML", loop=factory.inner_loop(1))
+    learner = like_new()
     before = states.arrays_of(learner)
     other = checkpoints(tmp_path, {"seed": 4})
     with pytest.raises(CheckpointMismatchError, match="seed: 3 in the checkpoint, 4 now"):
@@ -373,16 +384,16 @@ def test_the_weights_of_the_highest_score_are_selected():
 
 
 def test_a_resumed_run_selects_what_the_uninterrupted_one_does(tmp_path):
-    whole, history = run(tmp_path / "a", 20, validation=Validation(scores(3, 4, 1, 2)[0], 5))
+    learner, history = run(tmp_path / "a", 20, validation=Validation(scores(3, 4, 1, 2)[0], 5))
+    whole = states.arrays_of(learner)
+    selected = [v.numpy() for v in learner.trainable_variables]
     run(tmp_path / "b", 10, validation=Validation(scores(3, 4)[0], 5))
     resumed, again = run(tmp_path / "b", 20, validation=Validation(scores(1, 2)[0], 5))
     assert text(history) == text(again)
     assert_same_end(tmp_path / "a", tmp_path / "b")
     states.assert_same(whole, resumed)
     once_more, _ = run(tmp_path / "b", 20, validation=Validation(scores()[0], 5))
-    for found, expected in zip(
-        once_more.trainable_variables, whole.trainable_variables, strict=True
-    ):
+    for found, expected in zip(once_more.trainable_variables, selected, strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
