@@ -7,6 +7,9 @@ from pathlib import Path
 
 import yaml
 
+# libyaml's, where PyYAML has it, takes a tenth of the time; every stage's process reads the file.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 SCALES = ("smoke", "laptop", "middle", "middle_seeds", "start", "gpu", "paper")
 
 
@@ -24,7 +27,7 @@ def load(path: str | Path = "params.yaml") -> dict:
         ParameterError: naming the parameter, what was found and what is expected.
     """
     try:
-        params = yaml.safe_load(Path(path).read_text())
+        params = yaml.load(Path(path).read_text(), Loader=_LOADER)
     except OSError as error:
         raise ParameterError(f"cannot be read ({error}); run from the project's root.") from None
     except yaml.YAMLError as error:
@@ -64,6 +67,7 @@ def regression_scale(params: dict, scale: str) -> dict:
         _positive(f"scales.{scale}.regression.{name}", get(settings, name))
     for name in ("iterations", "member_iterations"):
         _whole_windows(f"scales.{scale}.regression.{name}", settings[name], settings)
+    _true_or_false(f"scales.{scale}.regression.xla", get(settings, "xla"))
     _inner_steps("regression.evaluation.curve", [get(params, "regression.evaluation.curve")])
     return settings
 

@@ -14,7 +14,7 @@ class RegressionCell(Cell):
     """One trained model of the regression table."""
 
     domain = "regression"
-    trained_by = ("iterations", "log_every", "batch_per_mode")
+    trained_by = ("iterations", "log_every", "batch_per_mode", "xla")
 
     @property
     def batch(self):
@@ -51,7 +51,7 @@ class RegressionCell(Cell):
                 "MMAML or LSTMLearner to train."
             )
         optimizer = keras.optimizers.Adam(s["outer_learning_rate"], epsilon=1e-8)
-        learner.compile(optimizer=optimizer, loss="mse")
+        learner.compile(optimizer, "mse", jit_compile=self.schedule["xla"])
         learner.build_for(self.tasks().sample(len(self.modes), self.seed))
         return learner
 

@@ -6,6 +6,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 # TensorFlow leaves oneDNN out on processors without AVX512-VNNI, and grouped convolutions then have
 # no gradient to test.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# LLVM's optimisation takes a third of the tests of XLA, whose own optimisation is what they test.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import pytest
 

@@ -9,8 +9,10 @@ import sys
 import numpy as np
 import yaml
 
+from pipelines import params as parameters
 from pipelines import scores
 
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 PARAMS = pathlib.Path(__file__).parents[1] / "params.yaml"
 
 
@@ -18,14 +20,14 @@ class Inputs:
     """Synthetic outputs of the stages before a report, in the working directory."""
 
     def __init__(self, domain, seeds, scale):
-        self.params = yaml.safe_load(PARAMS.read_text())
+        self.params = parameters.load(PARAMS)
         self.params["scale"], self.params["seeds"], self.scale = scale, list(seeds), scale
         self.models = pathlib.Path("models") / scale / domain
         self.results = pathlib.Path("results") / scale / domain
 
     def write_params(self):
         """Writes params.yaml and makes the folders that every domain has."""
-        pathlib.Path("params.yaml").write_text(yaml.safe_dump(self.params))
+        pathlib.Path("params.yaml").write_text(yaml.dump(self.params, Dumper=DUMPER))
         (self.models / "evaluation").mkdir(parents=True, exist_ok=True)
         for folder in ("metrics", "history"):
             (self.results / folder).mkdir(parents=True, exist_ok=True)

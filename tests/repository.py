@@ -13,7 +13,8 @@ from pipelines import warm_python
 ROOT = Path(__file__).parents[1]
 #: what DVC and the stages of a domain import
 PACKAGES = dict.fromkeys(
-    ("regression", "classification"), ("keras", "mlflow", "dvc.cli", "dvc.commands.repro")
+    ("regression", "classification"),
+    ("keras", "mlflow", "dvc.cli", "dvc.commands.repro", "matplotlib.pyplot", "sklearn.manifold"),
 )
 PACKAGES["reinforcement"] = (
     *PACKAGES["regression"], "mujoco", "tf_agents.drivers.dynamic_step_driver"
@@ -51,8 +52,6 @@ class Repository:
             "PYTHONPATH": str(path),
             "MLFLOW_TRACKING_URI": f"sqlite:///{path}/mlflow.db",
             "TF_CPP_MIN_LOG_LEVEL": "3",
-            # A few iterations repay no optimisation of the compiled code.
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",
             **dict(env),
         }
         # Python writes bytecode for users, and a second repro must not mind it.

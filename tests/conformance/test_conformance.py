@@ -45,6 +45,11 @@ def cases():
             yield next(styles) if kind == "Keras" else kind, learner, modulation
 
 
+#: those whose training is resumed: what a checkpoint holds does not depend on which network is
+#: modulated in which way, so each kind of network with each learner and each modulation are enough
+RESUMED = [case for i, case in enumerate(cases()) if case[2] is None or i % 7 in (2, 3)]
+
+
 def make(network, learner, modulation):
     """An untrained learner, compiled and built."""
     shared = {"modes": factory.MODES}
@@ -92,7 +97,11 @@ class Trained:
         self.predictions = predict(self.learner)
 
 
-@pytest.fixture(scope="module", params=list(cases()), ids=lambda case: "-".join(map(str, case)))
+def name(case):
+    return "-".join(map(str, case))
+
+
+@pytest.fixture(scope="module", params=list(cases()), ids=name)
 def trained(request, tmp_path_factory):
     return Trained(request.param, tmp_path_factory.mktemp("trained"))
 
@@ -110,6 +119,7 @@ def test_predictions_are_those_of_each_task_alone(trained):
     np.testing.assert_allclose(single, batch_of_one[0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("trained", RESUMED, indirect=True, ids=name)
 def test_resumed_training_ends_alike(trained, tmp_path):
     shutil.copytree(trained.directory, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "step-000000004")
@@ -150,11 +160,17 @@ def test_a_saved_model_predicts_the_same(trained, tmp_path):
     np.testing.assert_allclose(predictions, trained.predictions, rtol=1e-5, atol=1e-5)
 
 
+def pairs_of(cases):
+    found = [("Keras" if n in STYLES else n, learner, m) for n, learner, m in cases]
+    return {(a, b) for case in found for a in case for b in case}
+
+
 def test_the_cases_cover_all_pairs():
-    found = [("Keras" if n in STYLES else n, learner, m) for n, learner, m in cases()]
-    pairs = {(a, b) for case in found for a in case for b in case}
+    pairs, resumed = pairs_of(cases()), pairs_of(RESUMED)
     learners, modulations = (*UNMODULATED, *MODULATED), (None, *MODULATIONS)
     for network in ("MLP", "MLP with bias", "Keras"):
         assert all((network, other) in pairs for other in (*learners, *modulations))
+        assert all((network, learner) in resumed for learner in learners)
+    assert all((modulation, modulation) in resumed for modulation in modulations)
     assert all(pair in pairs for pair in itertools.product(MODULATED, MODULATIONS))
     assert {network for network, *_ in cases()} == set(NETWORKS)

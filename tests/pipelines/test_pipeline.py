@@ -184,7 +184,8 @@ def test_a_killed_stage_goes_on_where_it_was(reproduced):
 
     def longer(params):
         params["regression"]["cells"]["maml_2"]["inner_steps"] = 1
-        params["scales"]["smoke"]["regression"].update(iterations=600, checkpoint_every=50)
+        schedule = params["scales"]["smoke"]["regression"]
+        schedule |= {"xla": True, "iterations": 600, "checkpoint_every": 50}
 
     reproduced.edit(longer)
     stage = "train@smoke-maml_2-0"
