@@ -25,7 +25,7 @@ def test_every_division_takes_the_step_of_the_undivided_gradient(float64, recipe
     loss, gradients = factory.outer_gradient(learner, batch)
     predictions = learner.call(batch[:3], mode=batch.mode)
     mae = np.mean(np.abs(predictions - batch.query_y))
-    for shards, tasks_at_once in ((1, 2), (3, 4), (12, 1)):
+    for shards, tasks_at_once in ((3, 2), (12, 1)):
         moved, logs = step(recipe, batch, shards=shards, tasks_at_once=tasks_at_once)
         for a, b in zip(moved, gradients, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)

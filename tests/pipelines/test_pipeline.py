@@ -28,7 +28,7 @@ def repository(tmp_path_factory):
         regression |= {"trained": CELLS, "evaluated": ROWS, "exported": ["film_2"]}
         regression["evaluated_alone"] = [row for row in ROWS if row != "multi_maml_2"]
         # These compile faster.
-        regression["defaults"] |= {"hidden": [20, 20], "encoder_layers": 1, "inner_steps": 2}
+        regression["defaults"] |= {"hidden": [20, 20], "encoder_layers": 1, "inner_steps": 1}
 
     path = tmp_path_factory.mktemp("clone")
     return Repository(path, "regression", shrink, without=OTHERS)
@@ -103,7 +103,7 @@ print(json.dumps({
     seen = json.loads(next(line for line in lines if line.startswith("{")))
     assert seen["runs"] == sorted(f"{name}-0" for name in {*CELLS, *ROWS})
     assert seen["status"]
-    assert seen["params"]["cell.inner_steps"] == "2"
+    assert seen["params"]["cell.encoder_layers"] == "1"
     assert seen["loss"] == [10, 20]
     assert seen["loss_linear"] == 2
     assert "overall.noisy.post_adaptation.mean" in seen["metrics"]
@@ -183,7 +183,6 @@ def test_a_killed_stage_goes_on_where_it_was(reproduced):
     """SIGKILL during training; the same command ends with the bytes of an uninterrupted run."""
 
     def longer(params):
-        params["regression"]["cells"]["maml_2"]["inner_steps"] = 1
         schedule = params["scales"]["smoke"]["regression"]
         schedule |= {"xla": True, "iterations": 600, "checkpoint_every": 50}
 
