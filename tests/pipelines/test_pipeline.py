@@ -234,6 +234,10 @@ def test_a_killed_stage_goes_on_where_it_was(reproduced):
             lambda p: p["regression"]["evaluation"].update(modes=["sinusoid"]),
             "has modes ['linear'] that regression.evaluation.modes",
         ),
+        (
+            lambda p: p["scales"]["smoke"]["regression"].update(xla=1),
+            "smoke.regression.xla is 1; expected true or false",
+        ),
         (lambda p: p["regression"]["cells"]["maml_2"].pop("modes"), "'modes' is missing"),
         (lambda p: p["regression"]["cells"]["maml_2"].update(step=3), r"unknown settings ['step']"),
         (
