@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-# libyaml's, where PyYAML has it, takes a tenth of the time; every stage's process reads the file.
+# libyaml's, where PyYAML has it, takes an eighth of the time; every stage's process reads the file.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 SCALES = ("smoke", "laptop", "middle", "middle_seeds", "start", "gpu", "paper")

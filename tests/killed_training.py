@@ -56,7 +56,7 @@ def run(directory, checkpoint_every, ready):
     sync = checkpoint._sync
     checkpoint._sync = lambda path: (time.sleep(SYNC_SECONDS), sync(path))
     train(
-        factory.learner("MAML", factory.mlp(hidden=(3,)), loop=factory.inner_loop(1)),
+        factory.learner("MAML", loop=factory.inner_loop(1)),
         mm.tasks.FunctionTasks(support=3, query=2),
         iterations=WINDOWS * LOG_EVERY,
         batch=4,

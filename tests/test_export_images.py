@@ -34,27 +34,18 @@ def probabilities(learner, support_x, support_y, query_x):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """The learners with their SavedModels, by case."""
+    """By case, the learner, its SavedModel's directory, and the model."""
     folder, made = tmp_path_factory.mktemp("exported"), {}
     for i, (case, (recipe, settings)) in enumerate(CASES.items()):
         learner = images.learner(recipe, **settings)
         learner.export(folder / str(i))
-        made[case] = learner, Export(folder / str(i))
+        made[case] = learner, folder / str(i), tf.saved_model.load(folder / str(i))
     return made
-
-
-class Export:
-    """The directory of a SavedModel, and the model as it was loaded from there."""
-
-    def __init__(self, path):
-        self.path = path
-        self.model = tf.saved_model.load(path)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_saved_model_gives_the_learners_probabilities(exported, case):
-    learner, export = exported[case]
-    loaded = export.model
+    learner, _, loaded = exported[case]
     for size in SIZES:
         arguments = batch(size)
         found = loaded.adapt_and_predict(*arguments).numpy()
@@ -70,21 +61,21 @@ def test_the_saved_model_gives_the_learners_probabilities(exported, case):
 
 @pytest.mark.parametrize("case", ["MAML", "MAML, statistics of the support set"])
 def test_other_queries_matter_only_to_their_own_statistics(exported, case):
-    learner, export = exported[case]
+    learner, _, loaded = exported[case]
     x, y, q = batch((1, 3, 1, 3))
-    alone, together = (export.model.adapt_and_predict(x, y, part)[:, :2] for part in (q[:, :2], q))
+    alone, together = (loaded.adapt_and_predict(x, y, part)[:, :2] for part in (q[:, :2], q))
     assert np.allclose(alone, together, atol=1e-5) == learner.network.uses_support
 
 
 def test_embeddings(exported):
-    learner, export = exported["MMAML"]
+    learner, _, loaded = exported["MMAML"]
     x, y, _ = batch((3, 3, 2, 1))
-    np.testing.assert_allclose(export.model.embed(x, y), learner.embed(x, y), atol=1e-5)
+    np.testing.assert_allclose(loaded.embed(x, y), learner.embed(x, y), atol=1e-5)
 
 
 def test_the_signature_tells_what_the_model_is_for(exported):
-    for _, export in exported.values():
-        signature = export.model.signatures["adapt_and_predict"]
+    for *_, loaded in exported.values():
+        signature = loaded.signatures["adapt_and_predict"]
         specs = signature.structured_input_signature[1]
         assert specs["support_y"].dtype == tf.int32
         assert specs["support_x"].shape.as_list() == [None, None, 8, 8, 3]
@@ -105,14 +96,14 @@ def test_the_signature_tells_what_the_model_is_for(exported):
 )
 @pytest.mark.parametrize("case", ["MAML", "ProtoNet"])
 def test_what_does_not_fit_is_refused_in_the_graph(exported, case, change, message):
-    loaded = exported[case][1].model
+    *_, loaded = exported[case]
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         loaded.adapt_and_predict(*change(*batch((2, 3, 1, 1))))
 
 
 def test_embed_refuses_labels_without_a_class(exported):
     x, y, _ = batch((2, 3, 1, 1))
-    loaded = exported["MMAML"][1].model
+    *_, loaded = exported["MMAML"]
     with pytest.raises(tf.errors.InvalidArgumentError, match="no class for: 0 to 2"):
         loaded.embed(x, y + 1)
 
@@ -166,7 +157,7 @@ assert "mmaml_tf" not in sys.modules
 
 def test_classifiers_need_tensorflow_alone(exported):
     arguments = batch((2, 3, 1, 2))
-    paths = [str(export.path) for _, export in exported.values()]
+    paths = [str(path) for _, path, _ in exported.values()]
     for path in paths:
         np.savez(f"{path}.npz", *arguments)
     done = subprocess.run(
@@ -174,14 +165,14 @@ def test_classifiers_need_tensorflow_alone(exported):
         env={**os.environ, "PYTHONPATH": ""}, cwd="/", capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for learner, export in exported.values():
+    for learner, path, _ in exported.values():
         expected = probabilities(learner, *arguments)
-        np.testing.assert_allclose(np.load(f"{export.path}.npy"), expected, atol=1e-5)
+        np.testing.assert_allclose(np.load(f"{path}.npy"), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_keras_file_keeps_everything(exported, tmp_path, case):
-    learner, _ = exported[case]
+    learner, *_ = exported[case]
     learner.optimizer.build(learner.trainable_variables)  # as training does
     learner.save(tmp_path / "learner.keras")
     loaded = keras.models.load_model(tmp_path / "learner.keras")

@@ -216,10 +216,10 @@ def test_stopping_is_at_the_first_bad_step_even_when_many_run_at_once():
 
 def test_skipping_leaves_bad_updates_out_and_counts_them():
     good = factory.episodes()
-    clean = like_new("MAML", on_nonfinite="skip")
+    clean = like_new("MMAML", on_nonfinite="skip")
     clean.fit(dataset(good, 3), verbose=0)
     expected = [v.numpy() for v in clean.trainable_variables]
-    skipping = like_new("MAML", on_nonfinite="skip")
+    skipping = like_new("MMAML", on_nonfinite="skip")
     data = dataset(good, 2).concatenate(dataset(bad_batch(), 9)).concatenate(dataset(good))
     history = skipping.fit(data, verbose=0).history
     for a, b in zip(skipping.trainable_variables, expected, strict=True):

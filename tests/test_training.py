@@ -28,7 +28,7 @@ def checkpoints(directory, config=CONFIG):
     return Checkpoints(directory, config)
 
 
-def new_learner(recipe="MAML", **kwargs):
+def new_learner(recipe, **kwargs):
     return factory.learner(recipe, loop=factory.inner_loop(1), **kwargs)
 
 
@@ -284,7 +284,7 @@ def test_a_non_finite_update_leaves_the_last_good_checkpoint(tmp_path, whole):
 
 def test_the_same_learner_goes_on_after_a_stop(tmp_path, whole):
     """Restoring a checkpoint also undoes that the learner has stopped."""
-    learner = like_new()
+    learner = like_new("MAML")
     settings = {"iterations": 20, "batch": 4, "seed": 3, "log_every": 5, "checkpoint_every": 5}
     with pytest.raises(mm.NonFiniteError):
         train(learner, Spoilt(12), checkpoints=checkpoints(tmp_path), **settings)
@@ -328,7 +328,7 @@ def test_numbers_that_do_not_fit_are_refused(tmp_path, numbers):
 
 def test_another_configuration_is_refused(tmp_path):
     run(tmp_path, 10)
-    learner = like_new()
+    learner = like_new("MAML")
     before = states.arrays_of(learner)
     other = checkpoints(tmp_path, {"seed": 4})
     with pytest.raises(CheckpointMismatchError, match="seed: 3 in the checkpoint, 4 now"):

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from repository import ROOT
 
-from pipelines import classification, reinforcement
+from pipelines import classification, regression, reinforcement
 
 
 @pytest.fixture
@@ -39,3 +39,9 @@ def test_a_method_may_have_another_outer_rate_than_the_scale(params):
     assert plain.schedule["outer_learning_rate"] == rates["point_mass"] == 5e-5
     assert fast.schedule["outer_learning_rate"] == 1e-3
     assert plain.settings == fast.settings
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_the_scale_says_whether_xla_compiles_regression(params, xla):
+    params["scales"]["smoke"]["regression"]["xla"] = xla
+    assert regression.cell(params, "smoke", "maml_2", 0).learner().xla == xla
