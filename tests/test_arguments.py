@@ -1,0 +1,24 @@
+import numpy as np
+import pytest
+
+from mmaml_tf.arguments import whole_number
+
+
+@pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3)])
+def test_integers_of_every_kind_are_whole_numbers(value):
+    number = whole_number("tasks", value)
+    assert number == 3
+    assert type(number) is int
+
+
+@pytest.mark.parametrize("value", [0, -1, np.int32(0), True, 2.0, "2", None, np.bool_(True)])
+def test_whatever_else_is_refused_by_name(value):
+    with pytest.raises(ValueError, match=r"tasks=.*: expected a whole number of at least 1\."):
+        whole_number("tasks", value)
+
+
+def test_the_least_value_is_the_callers():
+    assert whole_number("seed", -5, least=None) == -5
+    assert whole_number("step", 0, least=0) == 0
+    with pytest.raises(ValueError, match=r"seed=1.5: expected a whole number\."):
+        whole_number("seed", 1.5, least=None)
