@@ -1,5 +1,13 @@
 """Multimodal model-agnostic meta-learning for Keras and TensorFlow."""
 
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"mmaml_tf needs Keras on TensorFlow, and its backend is {keras.backend.backend()!r}; set "
+        "KERAS_BACKEND=tensorflow before Keras is imported."
+    )
+
 from mmaml_tf import encoders, modulation, networks, tasks
 from mmaml_tf.episodes import Episodes
 from mmaml_tf.evaluation import evaluate

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from mmaml_tf import networks as networks_lib
-from mmaml_tf.export import assert_index
+from mmaml_tf.checks import assert_index
 from mmaml_tf.meta_learner import MetaLearner
 
 
@@ -82,6 +83,31 @@ class Bank(MetaLearner):
         bank = cls(networks, first.inner_loop, modes, **settings)
         bank.build(first.support_shapes)
         return bank
+
+    def build(self, input_shape):
+        """See `MetaLearner.build`; networks that compute differently are refused here, too."""
+        super().build(input_shape)
+        for other in self.networks[1:]:
+            self._check_same_function(other)
+
+    def _check_same_function(self, other):
+        """Raises ValueError where another network makes other outputs of the same weights."""
+        first = self.network
+        _check_alike(first, other)
+        if any(tf.as_dtype(v.dtype).is_floating for v in first.state):
+            raise ValueError(
+                f"the networks of a {type(self).__name__} have moving averages of their own, and "
+                'one forward pass serves all; use statistics="query" or "support".'
+            )
+        point = self._network_shape(self.support_shapes[0])[2:]
+        x = keras.random.normal((1, 4, *point), dtype=self.compute_dtype, seed=1)
+        outputs = [network.run(self._shared_weights(), x).outputs for network in (first, other)]
+        if not np.allclose(*outputs, rtol=1e-4, atol=1e-5, equal_nan=True):
+            raise ValueError(
+                f"the networks of a bank must be alike but for their initial weights; "
+                f"{first.name!r} and {other.name!r} make other outputs of the same weights: their "
+                "layers' settings or frozen weights differ."
+            )
 
     def _networks(self):
         return self.networks

@@ -159,7 +159,10 @@ def _by_position(named):
 
 
 def _variables(learner):
-    weights = {f"weight_{i:03d}/{v.name}": v for i, v in enumerate(learner.weights)}
+    # Random layers draw from seeds, which Keras does not count among the weights.
+    state = {id(v): v for v in (*learner.weights, *learner.state)}
+    kept = list(state.values())
+    weights = {f"weight_{i:03d}/{v.name}": v for i, v in enumerate(kept)}
     optimizer = learner.optimizer.variables if learner.compiled else []
     return weights | {f"optimizer_{i:03d}/{v.name}": v for i, v in enumerate(optimizer)}
 

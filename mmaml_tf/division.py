@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from mmaml_tf.arguments import whole_number
+
 #: adapted weights of the tasks that are worked on at once by one core
 _CACHE_BYTES = 512 * 1024
 
@@ -58,9 +60,10 @@ def on_gpu() -> bool:
 def check(shards, tasks_at_once) -> None:
     """Raises ValueError unless both are "auto" or whole numbers of at least 1."""
     for name, value in (("shards", shards), ("tasks_at_once", tasks_at_once)):
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        if value != "auto" and not whole:
-            raise ValueError(f'{name} is {value!r}; expected "auto" or a positive whole number.')
+        if isinstance(value, str) and value != "auto":
+            raise ValueError(f'{name}={value!r}; expected "auto" or a positive whole number.')
+        if value != "auto":
+            whole_number(name, value)
 
 
 def split(arrays, parts: int) -> list[list]:

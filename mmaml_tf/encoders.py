@@ -1,14 +1,18 @@
 """Task encoders: support set -> task embedding `[T, E]`."""
 
+import threading
 from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
 from mmaml_tf import layers
+from mmaml_tf.seeds import derive_seed
 
 # Longer support sets than this run through a while loop instead of an unrolled graph.
 _LONGEST_UNROLLED = 32
+# Threads that trace graphs for other numbers of points take turns.
+_UNROLLING = threading.Lock()
 
 
 @keras.saving.register_keras_serializable("mmaml_tf")
@@ -42,9 +46,9 @@ class SequenceEncoder(keras.layers.Layer):
             bound = self.units**-0.5
             kernel, recurrent, bias = (
                 keras.initializers.RandomUniform(
-                    -bound, bound, layers.derive_seed(self.seed, index, direction, part)
+                    -bound, bound, derive_seed(self.seed, "SequenceEncoder", index, direction, part)
                 )
-                for part in range(3)
+                for part in ("kernel", "recurrent", "bias")
             )
             return keras.layers.LSTM(
                 self.units,
@@ -89,11 +93,12 @@ class SequenceEncoder(keras.layers.Layer):
         """Embeds support sets `[T, K, Dx]` and `[T, K, Dy]` as `[T, E]`."""
         sequence = tf.concat([support_x, tf.cast(support_y, support_x.dtype)], axis=-1)
         points = sequence.shape[1]
-        for lstm in self.lstms:
-            for direction in (lstm.forward_layer, lstm.backward_layer):
-                # Unrolled is much faster, but possible only for a known number of points.
-                direction.unroll = points is not None and points <= _LONGEST_UNROLLED
-            sequence = lstm(sequence)
+        with _UNROLLING:
+            for lstm in self.lstms:
+                for direction in (lstm.forward_layer, lstm.backward_layer):
+                    # Unrolled is much faster, but possible only for a known number of points.
+                    direction.unroll = points is not None and points <= _LONGEST_UNROLLED
+                sequence = lstm(sequence)
         return sequence
 
     def get_config(self):
@@ -149,13 +154,13 @@ class ImageEncoder(keras.layers.Layer):
         initializers = [
             # Uniform in ±1/sqrt(fan-in).
             keras.initializers.VarianceScaling(
-                1 / 3, "fan_in", "uniform", layers.derive_seed(seed, i)
+                1 / 3, "fan_in", "uniform", derive_seed(seed, "ImageEncoder", i)
             )
             for i in range(len(self.filters) + 1)
         ]
         bound = (self.filters[-1] + label_classes) ** -0.5
         bias = keras.initializers.RandomUniform(
-            -bound, bound, layers.derive_seed(seed, len(self.filters) + 1)
+            -bound, bound, derive_seed(seed, "ImageEncoder", "bias")
         )
         self.convolutions = [
             layers.Conv2D(size, initializer, dtype=self.dtype_policy)

@@ -67,6 +67,22 @@ def check_episodes(episodes: Episodes) -> None:
     _check_equal_axes("query_x", episodes.query_x, "query_y", episodes.query_y, axes=(0, 1))
 
 
+def check_points(learner, name, given, built) -> None:
+    """Raises ValueError unless points have the shape that a learner was built for.
+
+    Args:
+        learner: the learner, for its name.
+        name: name of the points in `Episodes`.
+        given: a tensor or spec `[T, N, ...]`.
+        built: the shape that the learner was built for.
+    """
+    if tuple(given.shape[2:]) != tuple(built[2:]):
+        raise ValueError(
+            f"{name} has points of shape {tuple(given.shape[2:])}; {learner.name} was built for "
+            f"{tuple(built[2:])}."
+        )
+
+
 def _check_equal_axes(name_a, a, name_b, b, axes) -> None:
     shape_a, shape_b = tf.TensorShape(a.shape), tf.TensorShape(b.shape)
     if shape_a.rank is None or shape_b.rank is None:

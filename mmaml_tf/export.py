@@ -4,12 +4,13 @@ The exported model needs TensorFlow alone. Its endpoints are traced without XLA 
 number of tasks, support points and query points.
 """
 
-import inspect
+import os
 import shutil
 from pathlib import Path
 
-import keras
 import tensorflow as tf
+
+from mmaml_tf.checks import assert_index
 
 
 def write_saved_model(learner, path) -> None:
@@ -59,11 +60,28 @@ def write_saved_model(learner, path) -> None:
     save_module(module, path, {name: getattr(module, name) for name in endpoints})
 
 
+def export_path(filepath, format: str, path, others: dict):
+    """Returns the path among the arguments that Keras's `export` takes, and refuses others."""
+    if format != "tf_saved_model":
+        raise ValueError(
+            f"format={format!r}: only format=\"tf_saved_model\" can hold a model that adapts; leave "
+            "the argument out."
+        )
+    if others:
+        raise ValueError(
+            f"export got {', '.join(others)}, but the signature of an exported learner is its own; "
+            "leave them out."
+        )
+    if (filepath is None) == (path is None):
+        raise ValueError("export takes one directory to write to, as export(filepath).")
+    return path if filepath is None else filepath
+
+
 def check_exportable(learner, path) -> Path:
     """Returns the path; raises ValueError unless the learner can be written there."""
     if not learner.built or not learner.compiled:
         raise ValueError("only a built and compiled learner can be exported; train or load it.")
-    path = Path(path)
+    path = Path(os.fspath(path)).expanduser()
     if path.exists() and not (path / "saved_model.pb").exists():
         raise ValueError(f"{path} exists and is no SavedModel; choose another directory.")
     return path
@@ -104,22 +122,13 @@ def _specs(learner):
 
 def _predictions(learner):
     """Returns a function from the inputs to predictions, or probabilities of classes."""
-    probabilities = learner.predicts_classes and _takes_logits(learner.loss)
+    link = learner.link
 
     def predict(support_x, support_y, query_x, *mode):
         outputs = learner.call((support_x, support_y, query_x), *mode)
-        return tf.nn.softmax(outputs) if probabilities else outputs
+        return outputs if link is None else link(outputs)
 
     return predict
-
-
-def _takes_logits(loss):
-    """Whether a loss takes logits, as one does that is silent on it."""
-    loss = keras.losses.get(loss)
-    if isinstance(loss, keras.losses.Loss):
-        return loss.get_config().get("from_logits", True)
-    parameter = inspect.signature(loss).parameters.get("from_logits")
-    return parameter is None or parameter.default
 
 
 def _one_task_at_a_time(predict):
@@ -141,37 +150,28 @@ def _one_task_at_a_time(predict):
 def _checks(learner, support_x, support_y, query_x=None, mode=None):
     """Returns assertions on inputs from which a prediction would otherwise silently be wrong."""
     tasks, points = (tf.shape(support_x)[i] for i in (0, 1))
+    network = learner.network
+    least = 1 if network.statistics == "moving" else network.least_points
     checks = [
         tf.debugging.assert_equal(
             tf.shape(support_y)[:2], [tasks, points], "support_x and support_y differ in T or K."
         ),
-        tf.debugging.assert_positive(points, "a task needs at least one support point."),
+        tf.debugging.assert_greater_equal(
+            points, least, f"a task needs at least {least} support point(s)."
+        ),
     ]
     if query_x is not None:
         message = "support_x and query_x differ in the number of tasks T."
         checks.append(tf.debugging.assert_equal(tf.shape(query_x)[0], tasks, message))
-    if learner.predicts_classes:
-        classes = _classes(learner)
-        message = f"support_y holds labels that this model has no class for: 0 to {classes - 1}."
-        checks += assert_index(support_y, classes, message)
+        if network.statistics == "query" and least > 1:
+            message = (
+                f"this model needs at least {least} query points, because batch normalisation "
+                "makes nothing of one by itself."
+            )
+            checks.append(tf.debugging.assert_greater_equal(tf.shape(query_x)[1], least, message))
+    checks += learner.assert_data(support_x, support_y, query_x)
     if mode is not None:
         # A one-hot choice of a mode that does not exist would be a network of zeros.
         message = f"mode must be the index of one of {learner.modes}."
         checks += assert_index(mode, len(learner.modes), message)
     return checks
-
-
-def assert_index(index, size: int, message: str) -> list:
-    """Returns assertions for a graph that all indices are at least 0 and less than a size."""
-    return [
-        tf.debugging.assert_non_negative(index, message),
-        tf.debugging.assert_less(index, size, message),
-    ]
-
-
-def _classes(learner):
-    """Returns the number of classes N of a classifier's outputs."""
-    with tf.init_scope():
-        zeros = [tf.zeros([1, 1, *spec.shape[2:]], spec.dtype) for spec in _specs(learner)[:3]]
-        mode = [tf.zeros([1], tf.int32)] if learner.needs_mode else []
-        return learner.call(tuple(zeros), *mode, steps=0).shape[-1]

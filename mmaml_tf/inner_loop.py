@@ -1,10 +1,11 @@
 """The inner loop: differentiable gradient steps on the weights of T tasks at once."""
 
-import numbers
 from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
+
+from mmaml_tf.arguments import whole_number
 
 
 @keras.saving.register_keras_serializable("mmaml_tf")
@@ -112,6 +113,4 @@ class InnerLoop:
 
 def check_steps(steps: int) -> int:
     """Returns `steps`; raises ValueError unless it is a whole number of at least 0."""
-    if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 0:
-        raise ValueError(f"inner steps is {steps!r}; expected a whole number of at least 0.")
-    return int(steps)
+    return whole_number("inner steps", steps, least=0)

@@ -11,7 +11,6 @@ import itertools
 import math
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from mmaml_tf.division import on_gpu
@@ -27,11 +26,6 @@ def compiled_by_xla(xla: bool):
         yield
     finally:
         _compiled_by_xla.reset(token)
-
-
-def derive_seed(*path: int) -> int:
-    """Returns a seed that is a function of every number in `path` (for example seed, layer)."""
-    return int(np.random.SeedSequence(path).generate_state(1)[0] >> 1)
 
 
 def dense(x, kernel, bias=None):
@@ -240,13 +234,12 @@ def _patches(x, height, width, stride):
     return tf.concat(seen, axis=-1)
 
 
-def moments(x, axes, shift=None, keepdims=False, name=None):
+def moments(x, axes, keepdims=False):
     """Returns mean and (biased) variance like `tf.nn.moments`, differentiable to second order.
 
     TensorFlow's stops the gradient of the mean inside the variance, which makes no difference to
     a first derivative and a wrong second one.
     """
-    del shift, name
     mean = tf.reduce_mean(x, axis=axes, keepdims=True)
     variance = tf.reduce_mean(tf.square(x - mean), axis=axes, keepdims=keepdims)
     return mean if keepdims else tf.squeeze(mean, axes), variance
@@ -264,6 +257,12 @@ def batch_normalise(z, statistics_of, epsilon: float = 1e-5):
     Returns:
         A tensor of z's shape.
     """
+    if z.dtype.size < 4:
+        # Half a float is too coarse for means of many squares.
+        same = statistics_of is z
+        whole = tf.cast(z, tf.float32)
+        reference = whole if same else tf.cast(statistics_of, tf.float32)
+        return tf.cast(batch_normalise(whole, reference, epsilon), z.dtype)
     if not _sums_are_products(z.dtype):
         mean, variance = moments(statistics_of, axes=[1, 2, 3], keepdims=True)
         return (z - mean) * tf.math.rsqrt(variance + epsilon)

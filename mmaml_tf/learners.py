@@ -5,15 +5,25 @@ The recipes at the end of the file, `MAML`, `MultiMAML`, `MMAML` and `LSTMLearne
 parts.
 """
 
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from mmaml_tf import modulation as modulation_lib
 from mmaml_tf.bank import Bank
-from mmaml_tf.episodes import Episodes, check_episodes, check_query, check_support
-from mmaml_tf.export import write_saved_model
-from mmaml_tf.inner_loop import InnerLoop
+from mmaml_tf.checks import as_tensor, as_value_errors, assert_values
+from mmaml_tf.episodes import (
+    Episodes,
+    check_episodes,
+    check_points,
+    check_query,
+    check_support,
+)
+from mmaml_tf.export import export_path, write_saved_model
+from mmaml_tf.inner_loop import InnerLoop, check_steps
+from mmaml_tf.losses import TaskLoss
 from mmaml_tf.meta_learner import MetaLearner
 
 
@@ -34,6 +44,9 @@ class Learner(MetaLearner):
         ValueError: when the parts do not fit together.
     """
 
+    batch_type = Episodes
+    batch_fields = 4
+
     def __init__(
         self,
         network: keras.Model,
@@ -46,35 +59,18 @@ class Learner(MetaLearner):
     ):
         super().__init__(network, inner_loop, encoder, modulation, **kwargs)
         self.fewer_ways = fewer_ways
-        self._make_graphs()
-
-    def _make_graphs(self):
-        self._adapt_graph = tf.function(
-            self.adaptation_path, autograph=False, reduce_retracing=True
-        )
-        self._predict_graph = tf.function(
-            self.predict_adapted, autograph=False, reduce_retracing=True
-        )
 
     # -- building ---------------------------------------------------------------------------
 
-    def _embedding_size(self, support_x, support_y):
-        points = [
-            tf.zeros((1, 2, *shape[2:]), self.compute_dtype) for shape in (support_x, support_y)
-        ]
-        embedding = self.encoder(*points)
-        if len(embedding.shape) != 2 or embedding.shape[-1] is None:
-            raise ValueError(
-                f"the encoder {self.encoder.name!r} gives embeddings of shape "
-                f"{tuple(embedding.shape)}; expected [T, E] with a known E."
-            )
-        return embedding.shape[-1]
+    def _example_data(self, support_x, support_y):
+        x = tf.zeros((1, 2, *support_x[2:]), self.compute_dtype)
+        return x, tf.zeros((1, 2, *support_y[2:]), self.target_dtype)
 
     def _check_outputs(self, support_x, support_y):
         """Refuses outputs that the loss would silently broadcast against the targets."""
-        x = tf.zeros((1, 1, *support_x[2:]), self.compute_dtype)
-        outputs = tuple(self.network.functional_call(self._shared_weights(), x).shape[2:])
-        targets = tuple(support_y[2:])
+        x = keras.random.normal((1, 4, *support_x[2:]), dtype=self.compute_dtype, seed=1)
+        found = self.network.functional_call(self._shared_weights(), x)
+        outputs, targets = tuple(found.shape[2:]), tuple(support_y[2:])
         # Integer class labels have no axis of classes, or one of size 1.
         labels = outputs[-1:] > (1,) and targets in (outputs[:-1], (*outputs[:-1], 1))
         if outputs != targets and not labels:
@@ -84,12 +80,48 @@ class Learner(MetaLearner):
                 "classes)."
             )
         self.predicts_classes = labels
+        self.output_shape_per_point = outputs
+        self._example_outputs = found.numpy()
+        self._target_shape = targets
+        self._check_loss()
+
+    def _check_loss(self):
+        """Refuses a loss that does not fit the outputs; once built and compiled."""
+        loss = self.__dict__.get("task_loss")
+        if loss is not None and "_example_outputs" in self.__dict__:
+            loss.check(self._target_shape, self.target_dtype, self.output_shape_per_point)
+            loss.check_outputs(self._example_outputs)
 
     def build_for(self, episodes: Episodes) -> None:
         """Creates all weights for episodes like these (tensors, arrays or specs)."""
+        episodes = self.as_batch(episodes)
         check_episodes(episodes)
         if not self.built:
             self.build((tuple(episodes.support_x.shape), tuple(episodes.support_y.shape)))
+        check_points(self, "support_x", episodes.support_x, self.support_shapes[0])
+        check_points(self, "support_y", episodes.support_y, self.support_shapes[1])
+        self._check_counts(episodes.support_x.shape[1], episodes.query_x.shape[1], training=True)
+
+    def _check_counts(self, support, query=None, training=False):
+        """Refuses points that batch normalisation would make nothing of.
+
+        Args:
+            support: number K of support points, or None where it is not known or not normalised.
+            query: the same of queries.
+            training: whether these points are trained on.
+        """
+        least, statistics = self.network.least_points, self.network.statistics
+        of_batch = training or statistics != "moving"
+        alone = training and statistics == "moving" or statistics == "query"
+        for name, points, normalised in (
+            ("support", support, of_batch), ("query", query, alone)
+        ):  # fmt: skip
+            if normalised and points is not None and points < least:
+                raise ValueError(
+                    f"a task has {points} {name} point, which batch normalisation makes nothing of "
+                    f"by itself: all outputs would be the same. Give at least {least}"
+                    + (', or make the network with statistics="support".' if name == "query" else ".")
+                )
 
     # -- the forward pass -------------------------------------------------------------------
 
@@ -109,14 +141,13 @@ class Learner(MetaLearner):
         affine = self.modulate(support_x, support_y)
         return self._adaptation_path(support_x, support_y, mode, affine, steps), affine
 
-    def _adaptation_path(self, support_x, support_y, mode, affine, steps=None):
+    def _adaptation_path(self, support_x, support_y, mode, affine, steps=None, training=False):
         support = support_x, support_y
 
         def support_loss(weights, step):
             del step
-            return self.task_losses(
-                support_y, self.predict_adapted(weights, affine, support, support_x)
-            )
+            result = self._run(weights, affine, support, support_x, training, queries=False)
+            return self._task_losses(support_y, result)
 
         tasks = support_x.shape[0] or tf.shape(support_x)[0]
         initial = self.initial_weights(tasks, mode)
@@ -134,35 +165,51 @@ class Learner(MetaLearner):
         Returns:
             `[T, N, ...]` predictions.
         """
-        support_x, support_y = support
-        outputs = self._outputs(weights, affine, support_x, x)
-        return _mask_absent_classes(outputs, support_y) if self.fewer_ways else outputs
+        return self._run(weights, affine, support, x).outputs
 
-    def _outputs(self, weights, affine, support_x, x):
-        given = {"support_x": support_x} if self.network.uses_support else {}
-        return self.network.functional_call(weights, x, affine, **given)
+    def _run(self, weights, affine, support, x, training=False, queries=True):
+        """Returns the `ForwardPass` of the adapted network on support points or queries x."""
+        support_x, support_y = support
+        result = self._forward(weights, affine, support_x if queries else None, x, training)
+        outputs = tf.cast(result.outputs, self.compute_dtype)
+        if self.fewer_ways:
+            outputs = _mask_absent_classes(outputs, support_y)
+        return result._replace(outputs=outputs)
+
+    def _forward(self, weights, affine, support_x, x, training):
+        return self.network.run(weights, x, affine, support_x, training)
 
     def call(self, inputs, mode=None, steps=None):
         """Adapts to support sets and predicts for queries.
 
         Args:
-            inputs: (support_x `[T, K, ...]`, support_y `[T, K, ...]`, query_x `[T, Q, ...]`).
-            mode: `[T]` mode of each task, or None.
+            inputs: (support_x `[T, K, ...]`, support_y `[T, K, ...]`, query_x `[T, Q, ...]`), or
+                `Episodes`.
+            mode: `[T]` mode of each task, or None; by default that of the episodes.
             steps: number of inner steps; by default the inner loop's own.
 
         Returns:
             Predictions `[T, Q, ...]` after the last inner step.
         """
-        support_x, support_y, query_x = inputs
+        mode = inputs.mode if mode is None and isinstance(inputs, Episodes) else mode
+        support_x, support_y, query_x = inputs[:3]
         path, affine = self.adaptation_path(support_x, support_y, mode, steps)
         return self.predict_adapted(path[-1], affine, (support_x, support_y), query_x)
 
     def task_losses(self, targets, predictions):
-        """Returns the loss of each task `[T]`, the mean over its points."""
+        """Returns the loss of each task `[T]`, by default the mean over its points.
+
+        Raises:
+            ValueError: before `compile`.
+        """
         if not self.compiled:
             raise ValueError("the learner has no loss yet; call compile(optimizer, loss) first.")
-        losses = self._point_loss(targets, predictions)
-        return tf.reduce_mean(losses, axis=list(range(1, losses.shape.rank)))
+        return self.task_loss(targets, predictions)
+
+    def _task_losses(self, targets, result):
+        """Returns the loss of each task with what the network adds to it, `[T]`."""
+        losses = self.task_losses(targets, result.outputs)
+        return losses if result.losses is None else losses + tf.cast(result.losses, losses.dtype)
 
     # -- training and evaluation by Keras -----------------------------------------------------
 
@@ -171,47 +218,92 @@ class Learner(MetaLearner):
 
         Args:
             optimizer: a Keras optimizer or its name.
-            loss: a Keras loss or its name, used by the inner and the outer loop.
+            loss: a Keras loss or its name, used by the inner and the outer loop; see
+                `losses.TaskLoss`.
             **kwargs: see `MetaLearner.compile`.
+
+        Raises:
+            ValueError: for a loss that does not fit the network's outputs or leaves no loss of
+                each task; see also `MetaLearner.compile`.
         """
+        #: the loss of each task
+        self.task_loss = TaskLoss(loss)
+        self._check_loss()
         super().compile(optimizer, loss, **kwargs)
-        loss = keras.losses.get(loss)
-        # A Loss instance reduces over tasks; its `call` gives the unreduced values.
-        self._point_loss = loss.call if isinstance(loss, keras.losses.Loss) else loss
-        self._make_graphs()  # what was traced has the earlier loss
+
+    def renew_graphs(self):
+        """See `TaskModel.renew_graphs`."""
+        super().renew_graphs()
+        graph = functools.partial(tf.function, autograph=False, reduce_retracing=True)
+        self._adapt_graph = graph(self.adaptation_path)
+        self._predict_graph = graph(self._predict_snapshot)
 
     def train_step(self, episodes: Episodes):
         """Takes one outer step on a batch of tasks; called by `fit`."""
-        tasks = episodes.support_x.shape[0] or tf.shape(episodes.support_x)[0]
-        weights = self.task_weights(tasks, episodes.mode)
+        *batch, mode, origin = self._checked(self.as_batch(episodes))
+        weights = self.task_weights(batch[0].shape[0] or tf.shape(batch[0])[0], mode)
+        return self.outer_step([*batch, mode], weights, mode, origin, targets=batch[-1])
+
+    def _checked(self, episodes):
+        """Returns episodes in the types the learner takes, asserting their values in the graph."""
         inputs = self.as_inputs(episodes)
-        return self.outer_step(
-            [*inputs, episodes.mode], weights, episodes.mode, episodes.origin, targets=inputs[-1]
-        )
+        with tf.control_dependencies(self.assert_data(*inputs, origin=episodes.origin)):
+            inputs = [tf.identity(part) for part in inputs]
+        return Episodes(*inputs, episodes.mode, episodes.origin)
+
+    def assert_data(self, support_x, support_y, query_x=None, query_y=None, origin=None) -> list:
+        """Returns assertions that inputs and targets are finite and class labels exist.
+
+        Args:
+            support_x: `[T, K, ...]`.
+            support_y: `[T, K, ...]`.
+            query_x: `[T, Q, ...]`, or None.
+            query_y: `[T, Q, ...]`, or None.
+            origin: `[2]` (seed, step) of the batch, or None.
+        """
+        classes = self.output_shape_per_point[-1] if self.predicts_classes else None
+        parts = {"support_x": support_x, "support_y": support_y}
+        parts |= {"query_x": query_x, "query_y": query_y}
+        return [
+            assert_values(name, part, classes if name.endswith("y") else None, origin)
+            for name, part in parts.items()
+            if part is not None
+        ]
 
     def modulate_batch(self, batch):
-        """See `MetaLearner.modulate_batch`."""
+        """See `OuterStep.modulate_batch`."""
         support_x, support_y, *_ = batch
-        return self.modulate(support_x, support_y)
+        return self.modulate(support_x, support_y, training=True)
 
     def outer_losses(self, batch, affine):
-        """Returns the query losses `[t]` after adaptation, and the predictions."""
+        """Returns the query losses `[t]` after adaptation, the predictions and new states."""
         support_x, support_y, query_x, query_y, mode = batch
-        path = self._adaptation_path(support_x, support_y, mode, affine)
-        predictions = self.predict_adapted(path[-1], affine, (support_x, support_y), query_x)
-        return self.task_losses(query_y, predictions), predictions
+        path = self._adaptation_path(support_x, support_y, mode, affine, training=True)
+        result = self._run(path[-1], affine, (support_x, support_y), query_x, training=True)
+        return self._task_losses(query_y, result), result.outputs, result.state
 
     def test_step(self, episodes: Episodes):
-        """Computes the query loss after adaptation; called by `evaluate`."""
-        *inputs, targets = self.as_inputs(episodes)
-        predictions = self.call(inputs, mode=episodes.mode)
-        losses = self.task_losses(targets, predictions)
-        return self.update_metrics(predictions, losses, episodes.mode, targets)
+        """Computes the query loss after adaptation; called by `evaluate`.
 
-    def update_metrics(self, outputs, losses, mode, targets):
-        """See `MetaLearner.update_metrics`; outputs are predictions for the queries."""
-        self._update_loss(losses)
-        self._update_by_mode(losses, mode)
+        A task whose loss is not finite makes the mean loss not finite: it is not left out.
+        """
+        *inputs, mode, _ = self._checked(self.as_batch(episodes))
+        support_x, support_y, query_x, targets = inputs
+        path, affine = self.adaptation_path(support_x, support_y, mode)
+        result = self._run(path[-1], affine, (support_x, support_y), query_x)
+        losses = self._task_losses(targets, result)
+        every = tf.ones_like(losses, tf.bool)
+        return self.update_metrics(result.outputs, losses, mode, targets, every)
+
+    def predict_step(self, episodes: Episodes):
+        """Adapts to the support sets and predicts for the queries; called by `predict`."""
+        episodes = self._checked(self.as_batch(episodes))
+        return self.call(episodes)
+
+    def update_metrics(self, outputs, losses, mode, targets, keep=None):
+        """See `OuterStep.update_metrics`; outputs are predictions for the queries."""
+        self._update_loss(losses, keep)
+        self._update_by_mode(losses, mode, keep)
         return self.compute_metrics(None, targets, outputs)
 
     # -- inference ----------------------------------------------------------------------------
@@ -233,6 +325,10 @@ class Learner(MetaLearner):
         """
         if not self.built:
             raise ValueError("the learner has no weights yet; train it, or load it from a file.")
+        if not self.compiled:
+            raise ValueError("the learner has no loss yet; call compile(optimizer, loss) first.")
+        self.refresh()
+        steps = None if steps is None else check_steps(steps)
         support_x, support_y = self._as_input(support_x), self._as_target(support_y)
         rank = len(self.support_shapes[0])
         single = support_x.shape.rank == rank - 1
@@ -240,26 +336,32 @@ class Learner(MetaLearner):
             support_x, support_y = support_x[None], support_y[None]
             mode = None if mode is None else np.reshape(mode, [1])
         check_support(support_x, support_y)
-        for name, given, built in zip(
-            ("support_x", "support_y"), (support_x, support_y), self.support_shapes, strict=True
-        ):
-            if tuple(given.shape[2:]) != tuple(built[2:]):
-                raise ValueError(
-                    f"{name} has points of shape {tuple(given.shape[2:])}; this learner was "
-                    f"built for {tuple(built[2:])}."
-                )
+        check_points(self, "support_x", support_x, self.support_shapes[0])
+        check_points(self, "support_y", support_y, self.support_shapes[1])
+        self._check_counts(support_x.shape[1])
+        with as_value_errors():
+            self.assert_data(support_x, support_y)
         mode = self._as_modes(mode, support_x.shape[0])
         path, affine = self._adapt_graph(support_x, support_y, mode, steps)
         return Predictor(self, path[-1], affine, (support_x, support_y), single)
 
-    def _as_input(self, array):
-        return tf.cast(tf.convert_to_tensor(array), self.compute_dtype)
+    def _as_input(self, array, name="support_x"):
+        array = as_tensor(name, array)
+        cast = tf.cast(array, self.compute_dtype)
+        if tf.executing_eagerly() and array.dtype.is_floating and array.dtype.size > cast.dtype.size:
+            # What was finite before the cast is too large for it.
+            lost = tf.reduce_any(tf.math.is_finite(array) & ~tf.math.is_finite(cast))
+            if lost:
+                raise ValueError(f"{name} has values that {self.compute_dtype} cannot hold.")
+        return cast
 
     def _as_target(self, array, name="support_y"):
-        array = tf.convert_to_tensor(array)
-        if self.predicts_classes and not array.dtype.is_integer:
-            raise ValueError(f"{name} has type {array.dtype.name}; class labels are integers.")
-        return tf.cast(array, self.target_dtype)
+        if self.predicts_classes:
+            array = as_tensor(name, array)
+            if not array.dtype.is_integer:
+                raise ValueError(f"{name} has type {array.dtype.name}; class labels are integers.")
+            return tf.cast(array, self.target_dtype)
+        return self._as_input(array, name)
 
     def as_inputs(self, episodes: Episodes):
         """Returns support_x, support_y, query_x and query_y in the types the learner takes.
@@ -273,18 +375,52 @@ class Learner(MetaLearner):
         return (
             self._as_input(episodes.support_x),
             self._as_target(episodes.support_y),
-            self._as_input(episodes.query_x),
+            self._as_input(episodes.query_x, "query_x"),
             None if episodes.query_y is None else self._as_target(episodes.query_y, "query_y"),
         )
+
+    @property
+    def link(self):
+        """What makes probabilities of predictions, a function, or None where they are none.
+
+        A loss of one's own on class labels is taken to be on logits, unless the network gives
+        probabilities already.
+        """
+        if self.task_loss.are_probabilities(self._example_outputs):
+            return None
+        return self.task_loss.link(self.predicts_classes)
 
     @property
     def target_dtype(self):
         """The type of targets, int32 for class labels; known once built."""
         return "int32" if self.predicts_classes else self.compute_dtype
 
-    def export(self, path: str) -> None:
-        """Writes a SavedModel that adapts inside the graph; see `export.write_saved_model`."""
-        write_saved_model(self, path)
+    def export(self, filepath=None, format="tf_saved_model", verbose=None, path=None, **kwargs):
+        """Writes a SavedModel that adapts inside the graph; see `export.write_saved_model`.
+
+        Args:
+            filepath: directory to write to.
+            format: "tf_saved_model".
+            verbose: whether to say where the model was written; by default not.
+            path: another name of `filepath`.
+            **kwargs: refused; the signature is the learner's own.
+
+        Raises:
+            ValueError: for another format, or see `export.write_saved_model`.
+        """
+        write_saved_model(self, export_path(filepath, format, path, kwargs))
+        if verbose:
+            print(f"Saved a SavedModel at {filepath or path}.")
+
+    @property
+    def snapshot_variables(self) -> list:
+        """The variables that predictions depend on besides the adapted weights."""
+        return self.network.variables
+
+    def _predict_snapshot(self, weights, affine, support, x, values):
+        pairs = list(zip(self.snapshot_variables, values, strict=True))
+        with keras.StatelessScope(pairs):
+            return self.predict_adapted(weights, affine, support, x)
 
     # -- serialisation --------------------------------------------------------------------------
 
@@ -315,6 +451,8 @@ class Predictor:
         self._affine = affine
         self._support = support
         self._single = single
+        # What the network does not adapt may change when training goes on.
+        self._snapshot = [tf.identity(tf.convert_to_tensor(v)) for v in learner.snapshot_variables]
 
     def __call__(self, query_x):
         """Predicts for `[Q, ...]` (one task) or `[T, Q, ...]` inputs.
@@ -322,12 +460,16 @@ class Predictor:
         Raises:
             ValueError: when the queries do not fit the support set.
         """
-        query_x = self._learner._as_input(query_x)
+        learner = self._learner
+        query_x = learner._as_input(query_x, "query_x")
         if self._single:
             query_x = query_x[None]
         check_query(self._support[0], query_x)
-        predictions = self._learner._predict_graph(
-            self.weights, self._affine, self._support, query_x
+        learner._check_counts(None, query_x.shape[1])
+        with as_value_errors():
+            assert_values("query_x", query_x)
+        predictions = learner._predict_graph(
+            self.weights, self._affine, self._support, query_x, self._snapshot
         )
         return predictions[0] if self._single else predictions
 

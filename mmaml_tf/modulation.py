@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from mmaml_tf import layers
+from mmaml_tf.seeds import derive_seed
 
 
 class Modulation(keras.layers.Layer):
@@ -72,7 +72,8 @@ class Modulation(keras.layers.Layer):
 
     def _initializers(self, embedding_size, block):
         """Returns those of a head's kernel and bias."""
-        seeds = [layers.derive_seed(self.seed, block, part) for part in (0, 1)]
+        kind = type(self).__name__
+        seeds = [derive_seed(self.seed, kind, block, part) for part in ("kernel", "bias")]
         if self.xavier:
             blocks = range(len(self.widths)) if self.blocks is None else self.blocks
             outputs = self.outputs_per_unit * sum(self.widths[block] for block in blocks)

@@ -1,4 +1,4 @@
-"""What happens when a loss or a meta-gradient is not finite.
+"""What happens when a loss, a meta-gradient or an optimizer's update is not finite.
 
 `tf.debugging.check_numerics` is ignored under XLA, so the training step computes flags, keeps
 every update that is not finite away from the weights, and remembers what went wrong.
@@ -11,10 +11,12 @@ import tensorflow as tf
 POLICIES = ("stop", "skip")
 #: skipped updates in a row with which training still goes on
 MOST_SKIPPED_IN_ROW = 10
+# What was not finite about a watched tensor.
+_GRADIENT, _UPDATE = 1, 2
 
 
 class NonFiniteError(FloatingPointError):
-    """A loss or a meta-gradient was not finite; the weights are those of the last good step."""
+    """A loss, a gradient or an update was not finite; the weights are those of the step before."""
 
 
 class UpdateGuard(keras.layers.Layer):
@@ -23,22 +25,22 @@ class UpdateGuard(keras.layers.Layer):
     Args:
         policy: "stop" ends training at the first update that is not finite; "skip" leaves such
             updates out and ends training after more than `MOST_SKIPPED_IN_ROW` in a row.
-        tensors: names of the tensors whose finiteness is watched: the loss, and each weight for
-            its gradient and the norm of the gradients that are clipped with it.
+        weights: names of the weights that are watched.
         modes: number of task modes told apart in messages.
     """
 
-    def __init__(self, policy: str, tensors: list[str], modes: int, **kwargs):
+    def __init__(self, policy: str, weights: list[str], modes: int, **kwargs):
         super().__init__(trainable=False, **kwargs)
         if policy not in POLICIES:
             raise ValueError(f"on_nonfinite is {policy!r}; expected one of {POLICIES}.")
         self.most_in_row = 0 if policy == "stop" else MOST_SKIPPED_IN_ROW
-        self.tensors = tensors
+        #: names of what is watched
+        self.tensors = ["loss", *weights, "the optimizer's own variables"]
         for name, shape in (
             ("skipped", ()),
             ("skipped_in_row", ()),
             ("stopped", ()),
-            ("bad_tensors", (len(tensors),)),
+            ("bad_tensors", (len(self.tensors),)),
             ("bad_modes", (max(modes, 1),)),
             ("origin", (2,)),
         ):
@@ -47,28 +49,42 @@ class UpdateGuard(keras.layers.Layer):
             )
             setattr(self, name, weight)
 
-    def allow(self, finite, finite_tasks, mode, origin):
-        """Returns a boolean scalar: apply this update or leave it out.
+    def allow(self, loss, weights, optimizer, tasks, mode, origin, expected=False):
+        """Returns a boolean scalar: keep this update or take it back.
 
         Args:
-            finite: boolean for each watched tensor.
-            finite_tasks: `[T]` boolean, whether each task's loss is finite.
+            loss: boolean, whether the loss is finite.
+            weights: for each watched weight two booleans, whether the gradient is finite, with
+                the norm of the gradients that are clipped with it, and the updated weight.
+            optimizer: boolean, whether the optimizer's own variables are finite.
+            tasks: `[T]` boolean, whether each task's loss is finite.
             mode: `[T]` mode of each task, or None.
             origin: `[2]` (seed, step) of the batch, or None.
+            expected: boolean, whether the optimizer deals with what is not finite itself.
         """
-        bad = tf.cast(~tf.stack(finite), tf.int64)
-        good = tf.reduce_sum(bad) == 0
+
+        def code(*finite):
+            of_gradient, of_update = (tf.cast(~tf.convert_to_tensor(f), tf.int64) for f in finite)
+            # An update by a gradient that is not finite tells nothing of the optimizer.
+            return of_gradient * _GRADIENT + (1 - of_gradient) * of_update * _UPDATE
+
+        codes = [code(loss, True), *(code(*pair) for pair in weights)]
+        codes = tf.stack([*codes, code(True, optimizer)])
+        of_gradients = tf.reduce_any(codes == _GRADIENT)
+        # What the optimizer keeps follows from a gradient that is not finite, too.
+        codes = tf.where(of_gradients & (codes == _UPDATE), tf.zeros_like(codes), codes)
+        good = tf.reduce_all(codes == 0) | expected
         running = self.stopped == 0
         failed = running & ~good
         in_row = tf.where(good, tf.constant(0, tf.int64), self.skipped_in_row + 1)
         self.skipped.assign_add(tf.cast(failed, tf.int64))
         self.skipped_in_row.assign(tf.where(running, in_row, self.skipped_in_row))
-        self.bad_tensors.assign(tf.where(failed, bad, self.bad_tensors))
+        self.bad_tensors.assign(tf.where(failed, codes, self.bad_tensors))
         if mode is not None:
             # Modes that the learner was not told of are left out, as negative ones are.
             known = tf.where(mode < self.bad_modes.shape[0], mode, -1)
             of_mode = tf.math.unsorted_segment_sum(
-                tf.cast(~finite_tasks, tf.int64), known, self.bad_modes.shape[0]
+                tf.cast(~tasks, tf.int64), known, self.bad_modes.shape[0]
             )
             self.bad_modes.assign(tf.where(failed, of_mode, self.bad_modes))
         if origin is not None:
@@ -90,18 +106,23 @@ class UpdateGuard(keras.layers.Layer):
         """Raises NonFiniteError if training has stopped, naming step, seed, mode and tensors."""
         if not int(self.stopped):
             return
-        tensors = [n for n, bad in zip(self.tensors, self.bad_tensors.numpy(), strict=True) if bad]
+        codes = self.bad_tensors.numpy()
+        tensors = [name for name, bad in zip(self.tensors, codes, strict=True) if bad]
+        of_optimizer = (codes == _UPDATE).any()
         named = dict(enumerate(modes))
         bad_modes = [named.get(i, i) for i, bad in enumerate(self.bad_modes.numpy()) if bad]
         seed, step = self.origin.numpy()
         in_row = int(self.skipped_in_row)
         shown = ", ".join(tensors[:4]) + (f" and {len(tensors) - 4} more" if tensors[4:] else "")
         raise NonFiniteError(
-            f"not finite at step {step} (task seed {seed}): {shown}; "
-            f"mode: {', '.join(map(str, bad_modes)) or 'every task loss is finite'}"
+            f"not finite at step {step} (task seed {seed}): {shown}"
+            + (" as the optimizer updated them from finite gradients" if of_optimizer else "")
+            + f"; mode: {', '.join(map(str, bad_modes)) or 'every task loss is finite'}"
             + (f"; {in_row} updates in a row were skipped" if in_row > 1 else "")
             + ". The weights are those of the last good step. Lower the learning rates, set "
-            "InnerLoop(clip=...), or make the learner with on_nonfinite='skip'."
+            "InnerLoop(clip=...), "
+            + ("choose another optimizer, " if of_optimizer else "")
+            + "or make the learner with on_nonfinite='skip'."
         )
 
 
@@ -111,3 +132,9 @@ class StopOnNonFinite(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Asks the guard after each execution."""
         self.model.guard.check(self.model.modes)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Adds the number of updates left out so far to the epoch's logs, if there are any."""
+        skipped = int(self.model.guard.skipped)
+        if skipped and logs is not None:
+            logs["skipped"] = skipped

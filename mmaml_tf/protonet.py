@@ -25,24 +25,27 @@ class ProtoNet(Learner):
         super().__init__(network, InnerLoop(steps=0), **kwargs)
         self.ways = ways
 
-    def _adaptation_path(self, support_x, support_y, mode, affine, steps=None):
+    def _adaptation_path(self, support_x, support_y, mode, affine, steps=None, training=False):
         """Returns the prototypes `[T, N, E]`, which more inner steps would not change."""
         del mode, affine
-        features = self.network.functional_call(self._shared_weights(), support_x)
+        result = self.network.run(self._shared_weights(), support_x, training=training)
+        features = tf.cast(result.outputs, self.compute_dtype)
         labels = tf.reshape(support_y, tf.shape(support_y)[:2])
         members = tf.one_hot(labels, self.ways, axis=1, dtype=features.dtype)  # [T, N, K]
         counts = tf.reduce_sum(members, axis=2, keepdims=True)
         prototypes = tf.matmul(members, features) / tf.maximum(counts, 1)
         return [[prototypes]] * (1 + check_steps(steps or 0))
 
-    def _outputs(self, weights, affine, support_x, x):
-        """Returns logits, minus the squared distances (up to what all classes have in common)."""
+    def _forward(self, weights, affine, support_x, x, training):
+        """Gives logits, minus the squared distances (up to what all classes have in common)."""
         del affine
         (prototypes,) = weights
-        given = {"support_x": support_x} if self.network.uses_support else {}
-        features = self.network.functional_call(self._shared_weights(), x, **given)
-        products = tf.matmul(features, prototypes, transpose_b=True)
-        return 2 * products - tf.reduce_sum(tf.square(prototypes), axis=2)[:, None]
+        result = self.network.run(self._shared_weights(), x, None, support_x, training)
+        products = tf.matmul(
+            tf.cast(result.outputs, self.compute_dtype), prototypes, transpose_b=True
+        )
+        logits = 2 * products - tf.reduce_sum(tf.square(prototypes), axis=2)[:, None]
+        return result._replace(outputs=logits)
 
     def get_config(self):
         """Returns the constructor arguments."""

@@ -1,5 +1,6 @@
 """Training that can be killed at any instant and started again by the same call."""
 
+import math
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -110,8 +111,9 @@ def train(
     )
     if step < iterations:
         _fit(learner, tasks, batch, seed, step, recorder, callbacks)
-    for variable, (_, value) in zip(
-        learner.trainable_variables, sorted(recorder.selected.items()), strict=False
+    # In the order in which they were selected, which files keep.
+    for variable, value in zip(
+        learner.trainable_variables, recorder.selected.values(), strict=False
     ):
         variable.assign(value)
     return history
@@ -181,7 +183,9 @@ class _Recorder(keras.callbacks.Callback):
         measured = self.validation.measure(self.model)
         row |= {f"validation_{name}": float(value) for name, value in measured.items()}
         before = [r["validation_score"] for r in self.history if "validation_score" in r]
-        if not before or row["validation_score"] > max(before):
+        # A score that is no number is worse than any, and none is better than an earlier equal.
+        best = max((s for s in before if not math.isnan(s)), default=-math.inf)
+        if row["validation_score"] > best:
             self.selected = {
                 f"{_SELECTED}{i:03d}": v.numpy().copy()
                 for i, v in enumerate(self.model.trainable_variables)

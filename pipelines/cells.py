@@ -136,7 +136,7 @@ class Cell:
         """Returns the cell's learner with its trained weights."""
         learner = self.learner()
         with np.load(self.weights) as arrays:
-            learner.set_weights([arrays[name] for name in sorted(arrays.files)])
+            learner.set_weights([arrays[name] for name in arrays.files])
         return learner
 
     def save(self, weights: list, history: list[dict]) -> None:

@@ -74,12 +74,12 @@ class ImageCell(Cell):
         import keras
 
         import mmaml_tf as mm
-        from mmaml_tf.layers import derive_seed
+        from mmaml_tf.seeds import derive_seed
 
         s, filters = self.settings, self.schedule["filters"]
         outputs = None if s["method"] == "ProtoNet" else s["ways"]
         network = mm.networks.ConvNet(
-            filters, outputs, s["statistics"], seed=derive_seed(self.seed, 0), dtype=s["dtype"]
+            filters, outputs, s["statistics"], seed=derive_seed(self.seed, "network"), dtype=s["dtype"]
         )
         inner_loop = mm.InnerLoop(
             s["inner_steps"],
@@ -102,11 +102,11 @@ class ImageCell(Cell):
                 filters,
                 self.schedule["embedding"],
                 label_classes=s["ways"] if s["encoder_sees_labels"] else 0,
-                seed=derive_seed(self.seed, 1),
+                seed=derive_seed(self.seed, "encoder"),
                 dtype=s["dtype"],
             )
             modulation = type(mm.modulation.get(s["modulation"]))(
-                blocks=s["blocks"], seed=derive_seed(self.seed, 2)
+                blocks=s["blocks"], seed=derive_seed(self.seed, "modulation")
             )
             learner = mm.MMAML(network, encoder, modulation, inner_loop, **common)
         elif s["method"] == "ProtoNet":

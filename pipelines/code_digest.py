@@ -21,6 +21,7 @@ _TRAINING = (
     "mmaml_tf/modulation.py",
     "mmaml_tf/networks.py",
     "mmaml_tf/nonfinite.py",
+    "mmaml_tf/seeds.py",
     "mmaml_tf/training.py",
     "pipelines/cells.py",
     "pipelines/train.py",

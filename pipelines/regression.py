@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 
 import mmaml_tf as mm
-from mmaml_tf.layers import derive_seed
+from mmaml_tf.seeds import derive_seed
 from pipelines import params as parameters
 from pipelines.cells import Cell, model_directory
 
@@ -36,10 +36,10 @@ class RegressionCell(Cell):
             learner = mm.MAML(self._network(), inner_loop, modes=self.modes, **common)
         elif s["method"] in ("MMAML", "LSTMLearner"):
             encoder = mm.encoders.SequenceEncoder(
-                s["encoder_units"], s["encoder_layers"], seed=derive_seed(self.seed, 1)
+                s["encoder_units"], s["encoder_layers"], seed=derive_seed(self.seed, "encoder")
             )
             modulation = type(mm.modulation.get(s["modulation"]))(
-                blocks=s["blocks"], seed=derive_seed(self.seed, 2)
+                blocks=s["blocks"], seed=derive_seed(self.seed, "modulation")
             )
             parts = {"encoder": encoder, "modulation": modulation, "modes": self.modes}
             if s["method"] == "MMAML":
@@ -72,7 +72,7 @@ class RegressionCell(Cell):
         return mm.networks.MLP(
             self.settings["hidden"],
             bias_transformation=self.settings["bias_transformation"],
-            seed=derive_seed(self.seed, 0),
+            seed=derive_seed(self.seed, "network"),
         )
 
 

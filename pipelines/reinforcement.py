@@ -4,7 +4,7 @@ import keras
 
 import mmaml_tf as mm
 from mmaml_tf import rl
-from mmaml_tf.layers import derive_seed
+from mmaml_tf.seeds import derive_seed
 from mmaml_tf.rl.rollouts import Rollouts
 from pipelines import params as parameters
 from pipelines.cells import Cell
@@ -43,7 +43,7 @@ class PolicyCell(Cell):
         s = self.settings
         rollouts = self.rollouts(self.schedule["rollouts"])
         policy = rl.GaussianPolicy(
-            rollouts.action_size, s["hidden"], seed=derive_seed(self.seed, 0)
+            rollouts.action_size, s["hidden"], seed=derive_seed(self.seed, "network")
         )
         inner_loop = mm.InnerLoop(s["inner_steps"], s["inner_learning_rate"])
         options = ("clip", "kl_penalty", "epochs", "discount", "gae_lambda", "outer_clip")
@@ -52,10 +52,10 @@ class PolicyCell(Cell):
             learner = rl.ProMP(policy, inner_loop, **common)
         elif s["method"] == "MultimodalProMP":
             encoder = rl.TrajectoryEncoder(
-                s["encoder_units"], s["encoder_window"], seed=derive_seed(self.seed, 1)
+                s["encoder_units"], s["encoder_window"], seed=derive_seed(self.seed, "encoder")
             )
             modulation = mm.modulation.FiLM(
-                shift=s["shift"], xavier=True, seed=derive_seed(self.seed, 2)
+                shift=s["shift"], xavier=True, seed=derive_seed(self.seed, "modulation")
             )
             learner = rl.MultimodalProMP(policy, encoder, modulation, inner_loop, **common)
         else:

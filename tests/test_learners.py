@@ -159,14 +159,14 @@ def test_two_runs_of_one_seed_are_identical_and_two_seeds_are_not():
     assert not np.array_equal(first, other)
 
 
-def bad_batch(value=np.inf):
+def bad_batch(value=1e30):
     batch = factory.episodes()
     y = batch.query_y.numpy()
     y[1] = value
     return batch._replace(query_y=tf.constant(y), origin=tf.constant([3, 17], tf.int64))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [1e30, -3e38])
 def test_a_non_finite_update_stops_training_and_leaves_the_weights(value):
     learner = like_new("MMAML")
     good = factory.episodes()
@@ -271,10 +271,11 @@ def test_tracing_does_not_grow_with_the_number_of_tasks():
         (lambda m, b: m.adapt(b.support_x, b.support_y[:2]), "differ on axis 0"),
         (lambda m, b: m.adapt(b.support_x[:, :0], b.support_y[:, :0]), "at least one point"),
         (lambda m, b: m.adapt(tf.ones((4, 3, 2)), b.support_y), "points of shape \\(2,\\)"),
-        (lambda m, b: m.adapt(b.support_x, b.support_y, steps=-1), "steps is -1"),
+        (lambda m, b: m.adapt(b.support_x, b.support_y, steps=-1), "inner steps=-1"),
         (lambda m, b: m.adapt(*b[:2])(b.query_x[:2]), "differ on axis 0"),
         (lambda m, b: m.adapt(*b[:2])(b.query_x[..., 0]), "expected rank 3"),
-        (lambda m, b: m.fit(dataset(tuple(b))), "expected mmaml_tf.Episodes"),
+        (lambda m, b: m.fit(dataset(tuple(b[:3]))), "expected mmaml_tf Episodes"),
+        (lambda m, b: m.fit(np.zeros((4, 3, 1))), "x is a ndarray; expected mmaml_tf Episodes"),
         (lambda m, b: m.build_for(b._replace(query_y=b.query_y[:, :1])), "differ on axis 1"),
     ],
 )
@@ -396,8 +397,6 @@ def test_outputs_that_do_not_fit_the_targets_are_refused():
     flat = batch._replace(support_y=tf.ones((4, 3)), query_y=tf.ones((4, 2)))
     with pytest.raises(ValueError, match=r"the targets have \(\); they must be equal"):
         learner.fit(dataset(flat), verbose=0)
-    with pytest.raises(ValueError, match=r"tf\.data\.Dataset"):
-        learner.fit(batch, verbose=0)
 
 
 def test_an_encoder_that_does_not_fit_is_refused():

@@ -200,15 +200,15 @@ def test_batch_normalisation_of_a_keras_model_uses_the_batch_at_hand():
     np.testing.assert_allclose(np.std(z, axis=1), 1, rtol=1e-4)
 
 
-def normalised_and_random():
-    layers = [keras.layers.Dense(3), keras.layers.BatchNormalization(), keras.layers.Dropout(0.1)]
-    return mm.networks.KerasNetwork(keras.Sequential([keras.Input((1,)), *layers]))
+def dense_model():
+    return keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (normalised_and_random, "Leave the random layers out"),
+        (lambda: mm.networks.KerasNetwork(dense_model(), statistics="support"), "no batch norm"),
+        (lambda: mm.networks.KerasNetwork(dense_model(), statistics="all"), "expected one of"),
         (lambda: mm.networks.MLP(()), "at least one hidden layer"),
         (lambda: mm.networks.MLP((4, 0)), "positive"),
         (lambda: mm.networks.MLP().build((None, 2, 3, 1)), "MLP takes inputs"),

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from mmaml_tf import layers
 from mmaml_tf.rl.trajectories import Trajectories
+from mmaml_tf.seeds import derive_seed
 
 
 @keras.saving.register_keras_serializable("mmaml_tf")
@@ -36,8 +37,8 @@ class TrajectoryEncoder(keras.layers.Layer):
         self.seed = seed
         self.gru = keras.layers.GRU(
             units,
-            kernel_initializer=keras.initializers.GlorotUniform(layers.derive_seed(seed, 0)),
-            recurrent_initializer=keras.initializers.Orthogonal(seed=layers.derive_seed(seed, 1)),
+            kernel_initializer=keras.initializers.GlorotUniform(derive_seed(seed, "GRU", "kernel")),
+            recurrent_initializer=keras.initializers.Orthogonal(seed=derive_seed(seed, "GRU", "recurrent")),
             reset_after=False,
             # The fused kernel does not run under XLA.
             use_cudnn=False,
@@ -46,10 +47,10 @@ class TrajectoryEncoder(keras.layers.Layer):
         self.dense = [
             layers.Dense(
                 units,
-                keras.initializers.GlorotUniform(layers.derive_seed(seed, i)),
+                keras.initializers.GlorotUniform(derive_seed(seed, "TrajectoryEncoder", i)),
                 dtype=self.dtype_policy,
             )
-            for i in range(2, 6)
+            for i in range(4)
         ]
 
     @property

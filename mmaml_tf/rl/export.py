@@ -5,7 +5,8 @@ It needs neither this package nor TF-Agents, and works for any number of tasks a
 
 import tensorflow as tf
 
-from mmaml_tf.export import assert_index, check_exportable, save_module
+from mmaml_tf.checks import assert_index
+from mmaml_tf.export import check_exportable, save_module
 from mmaml_tf.rl.trajectories import Trajectories
 
 
@@ -97,7 +98,7 @@ class _Endpoints:
 
     def _network(self, parameters, observations):
         """Returns the policy network, and its weights and modulation."""
-        weights = [parameters[name] for name in sorted(parameters) if name.startswith("weight_")]
+        weights = [parameters[name] for name in _by_name(self.per_task)]
         of_task = weights[self.per_task.index(True)]
         # One task's weights would silently be stretched to all.
         same_tasks = tf.debugging.assert_equal(

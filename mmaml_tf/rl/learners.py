@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from mmaml_tf import division
 from mmaml_tf.bank import Bank
+from mmaml_tf.export import export_path
 from mmaml_tf.inner_loop import InnerLoop, check_steps
 from mmaml_tf.meta_learner import Mean, MetaLearner
 from mmaml_tf.rl import advantages as advantages_lib
@@ -84,6 +85,7 @@ class PolicyLearner(MetaLearner):
         ValueError: for numbers out of range, or parts that do not fit together.
     """
 
+    batch_type = Goals
     measured_by_mode = "return"
 
     def __init__(
@@ -123,7 +125,8 @@ class PolicyLearner(MetaLearner):
         self.gae_lambda = gae_lambda
         self.rollouts = None
         self._inner_step = self._graph(self.take_inner_step)
-        self._renew_graphs()
+        self._prepare = self._graph(self.prepare_experience)
+        self._modulate = self._graph(self.modulate)
         self.returns = [Mean(name=f"return_after_{step}") for step in range(inner_loop.steps + 1)]
         self.kl = Mean(name="kl")
         self.unstable = keras.metrics.Sum(name="unstable")
@@ -132,17 +135,36 @@ class PolicyLearner(MetaLearner):
     def _graph(function):
         return tf.function(function, autograph=False, reduce_retracing=True)
 
-    def _renew_graphs(self):
+    def renew_graphs(self):
+        """See `TaskModel.renew_graphs`."""
+        super().renew_graphs()
+        # XLA compiles neither: it solves small linear equations slowly, and runs an encoder's
+        # recurrence on one core.
         self._prepare = self._graph(self.prepare_experience)
         self._modulate = self._graph(self.modulate)
+        self._inner_step = self._compiled(self.take_inner_step)
+        self._optimise = self.outer_step
+        if not self.run_eagerly:
+            self._optimise = tf.function(self.outer_step, autograph=False)
 
     # -- building -----------------------------------------------------------------------------
 
     def _network_shape(self, shape):
         return (None, None, shape[-1])
 
-    def _embedding_size(self, *shapes):
-        del shapes
+    def _build_encoder(self, *shapes):
+        moving = [
+            layer.name
+            for layer in self.encoder._flatten_layers()
+            if layer._seed_generators or isinstance(layer, keras.layers.BatchNormalization)
+        ]
+        if moving:
+            raise ValueError(
+                f"the encoder of a policy has layers {moving}, which act in another way in "
+                "training than when the rollouts were sampled; leave them out."
+            )
+        if not self.encoder.built:
+            self.encoder.build(*shapes)
         return self.encoder.embedding_size
 
     def _check_outputs(self, observations, actions):
@@ -155,6 +177,7 @@ class PolicyLearner(MetaLearner):
 
     def build_for(self, batch: Goals) -> None:
         """Creates all weights for the environment of the rollouts; see `compile`."""
+        batch = self.as_batch(batch)
         check_goals(batch)
         if not self.built:
             rollouts = self.require_rollouts()
@@ -333,13 +356,6 @@ class PolicyLearner(MetaLearner):
             )
         super().compile(optimizer, **kwargs)
         self.rollouts = rollouts
-        # XLA compiles neither: it solves small linear equations slowly, and runs an encoder's
-        # recurrence on one core.
-        self._renew_graphs()
-        self._inner_step = self._compiled(self.take_inner_step)
-        self._optimise = self.outer_step
-        if not self.run_eagerly:
-            self._optimise = tf.function(self.outer_step, autograph=False)
 
     def get_compile_config(self):
         """Returns None: the environment is not stored, so a loaded learner is to be compiled."""
@@ -356,6 +372,7 @@ class PolicyLearner(MetaLearner):
 
     def train_step(self, goals: Goals):
         """Samples, adapts and takes the outer steps of a batch of tasks; called by `fit`."""
+        goals = self.as_batch(goals)
         if goals.origin is None:
             # Goals of one's own: every step is to have other rollouts, after a skipped one too.
             number = int(self.optimizer.iterations) + int(self.guard.skipped)
@@ -392,13 +409,14 @@ class PolicyLearner(MetaLearner):
 
         Here it may stop training with the error of the environments as the cause.
         """
-        of_tensors = [tf.constant(name != "loss") for name in self.guard.tensors]
-        of_tasks = np.reshape(finite, [len(goals.goal), -1]).all(axis=1)
-        self.guard.allow(of_tensors, of_tasks, goals.mode, goals.origin)
+        of_tasks = tf.constant(np.reshape(finite, [len(goals.goal), -1]).all(axis=1))
+        whole = [(True, True)] * len(self.guarded)
+        self.guard.allow(False, whole, True, of_tasks, goals.mode, goals.origin)
         self.guard.check(self.modes)
 
     def test_step(self, goals: Goals):
         """Samples and adapts; called by `evaluate`. Returns what does not need an outer step."""
+        goals = self.as_batch(goals)
         self._update_returns(list(self.stages(goals)), goals.mode)
         return {
             name: value
@@ -419,7 +437,7 @@ class PolicyLearner(MetaLearner):
         return self.modulate(Trajectories(*batch[:4]))
 
     def outer_losses(self, batch, affine):
-        """Returns ProMP's objective `[t]` (Rothfuss et al. 2019, eq. 10), and the divergence."""
+        """Returns ProMP's objective `[t]` (Rothfuss et al. 2019, eq. 10), divergence, no state."""
         size = len(promp.Experience._fields)
         parts, mode = batch[4:-1], batch[-1]
         experiences = [promp.Experience(*parts[i : i + size]) for i in range(0, len(parts), size)]
@@ -440,7 +458,7 @@ class PolicyLearner(MetaLearner):
         path = self.inner_loop(inner_loss, initial, steps, self._adapted())
         losses = promp.clipped_loss(policy(path[-1], steps), experiences[-1], self.clip)
         divergence = tf.add_n(divergences) / steps if steps else tf.zeros_like(losses)
-        return losses + self.kl_penalty * divergence, divergence
+        return losses + self.kl_penalty * divergence, divergence, []
 
     def update_metrics(self, outputs, losses, mode, targets):
         """See `MetaLearner.update_metrics`; outputs are divergences."""
@@ -449,9 +467,30 @@ class PolicyLearner(MetaLearner):
         self.kl.update_state(tf.where(finite, outputs, 0.0))
         return self.get_metrics_result()
 
-    def export(self, path: str) -> None:
-        """Writes a SavedModel that adapts and acts; see `rl.export.write_policy`."""
-        write_policy(self, path)
+    def predict(self, x, **kwargs):
+        """Raises ValueError: a policy acts, step by step."""
+        raise ValueError(
+            "a policy predicts nothing by itself; adapt it with learner.stages(goals), measure it "
+            "with mmaml_tf.rl.evaluate, or export it and call act."
+        )
+
+    def predict_on_batch(self, x):
+        """Raises ValueError: see `predict`."""
+        self.predict(x)
+
+    def export(self, filepath=None, format="tf_saved_model", verbose=None, path=None, **kwargs):
+        """Writes a SavedModel that adapts and acts; see `rl.export.write_policy`.
+
+        Args:
+            filepath: directory to write to.
+            format: "tf_saved_model".
+            verbose: whether to say where the model was written; by default not.
+            path: another name of `filepath`.
+            **kwargs: refused; the signature is the learner's own.
+        """
+        write_policy(self, export_path(filepath, format, path, kwargs))
+        if verbose:
+            print(f"Saved a SavedModel at {filepath or path}.")
 
     # -- serialisation ----------------------------------------------------------------------------
 

@@ -19,9 +19,9 @@ from tf_agents.policies.tf_policy import TFPolicy
 from tf_agents.specs import ArraySpec, TensorSpec
 from tf_agents.trajectories import PolicyStep, StepType, TimeStep, Trajectory
 
-from mmaml_tf.layers import derive_seed
 from mmaml_tf.rl.fixed_horizon import FixedHorizonEnvs, registered_horizon
 from mmaml_tf.rl.trajectories import Trajectories
+from mmaml_tf.seeds import derive_seed
 
 
 class Rollouts:
@@ -118,7 +118,7 @@ class Rollouts:
         self._envs_for(len(goals))
         if self._policy is not policy:
             self._policy, self._graph = policy, self._collection(policy)
-        start, *noise = (derive_seed(*(int(s) % 2**64 for s in seed), part) for part in range(3))
+        start, *noise = (derive_seed(*seed, part) for part in ("start", "noise", "more noise"))
         self._adapter.set_tasks(np.repeat(goals, self.rollouts, axis=0), start)
         time_step = self._adapter.reset()
         self._recorder.clear()

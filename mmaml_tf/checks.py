@@ -1,0 +1,94 @@
+"""Checks of the values of episodes, which work eagerly, in graphs and in exported models alike."""
+
+import contextlib
+import re
+
+import numpy as np
+import tensorflow as tf
+
+# What `assert_values` says, as TensorFlow hands it on.
+_SENTENCE = re.compile(r"(?:support|query)_[xy] of task \d+, point \d+ is .*?; expected [^.]*\.[^\]'\n]*")
+
+
+def as_tensor(name: str, value) -> tf.Tensor:
+    """Returns an array, a pandas frame or nested lists of numbers as a tensor.
+
+    Args:
+        name: the argument's name, for messages.
+        value: what the user gave.
+
+    Raises:
+        ValueError: for what is no array of numbers, such as tasks with different numbers of points.
+    """
+    if tf.is_tensor(value) and not isinstance(value, (tf.RaggedTensor, tf.SparseTensor)):
+        return value
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError):
+        array = None
+    if array is None or array.dtype.kind not in "biuf":
+        found = type(value).__name__ if array is None else f"values of type {array.dtype}"
+        raise ValueError(
+            f"{name} is no array of numbers (found {found}). All tasks of a batch need as many "
+            "points as each other; adapt to tasks of other sizes one at a time, or draw batches "
+            "from them with mmaml_tf.tasks.ArrayTasks."
+        )
+    return tf.convert_to_tensor(array)
+
+
+def assert_values(name: str, values, classes: int | None = None, origin=None) -> tf.Operation:
+    """Returns an assertion that values are finite, or class labels within their range.
+
+    Args:
+        name: the values' name in `Episodes`, for the message.
+        values: `[T, N, ...]`.
+        classes: number of classes, for labels.
+        origin: `[2]` (seed, step) of the batch, or None.
+    """
+    if classes is not None:
+        good = (values >= 0) & (values < classes)
+        expected = f"class labels from 0 to {classes - 1}, one for each output of the network"
+    elif values.dtype.is_floating:
+        good, expected = tf.math.is_finite(values), "finite numbers"
+    else:
+        return tf.no_op()
+
+    def fail():
+        flat = tf.reshape(good, [-1])
+        first = tf.argmin(tf.cast(flat, tf.int8))
+        tasks, points = (tf.cast(tf.shape(values)[axis], tf.int64) for axis in (0, 1))
+        per_task = tf.size(flat, tf.int64) // tasks
+        where = [first // per_task, first % per_task // (per_task // points)]
+        text = f"{name} of task {{}}, point {{}} is {{}}; expected {expected}."
+        arguments = [*where, tf.reshape(values, [-1])[first]]
+        if origin is not None:
+            text += " The batch is of seed {}, step {}."
+            arguments += tf.unstack(origin, 2)
+        return tf.debugging.Assert(False, [tf.strings.format(text, arguments)])
+
+    return tf.cond(tf.reduce_all(good), tf.no_op, fail)
+
+
+def assert_index(index, size: int, message: str) -> list:
+    """Returns assertions for a graph that all indices are at least 0 and less than a size."""
+    return [
+        tf.debugging.assert_non_negative(index, message),
+        tf.debugging.assert_less(index, size, message),
+    ]
+
+
+@contextlib.contextmanager
+def as_value_errors():
+    """Raises what an assertion of `assert_values` says as a ValueError."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        found = _SENTENCE.search(error.message)
+        if found:
+            raise ValueError(found[0].strip()) from None
+        if "XLA" in error.message or "jit_compile" in error.message:
+            raise ValueError(
+                "XLA cannot compile this learner; give compile(jit_compile=False). It says: "
+                f"{error.message.splitlines()[0]}"
+            ) from error
+        raise

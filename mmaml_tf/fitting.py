@@ -1,0 +1,262 @@
+"""The surface of `keras.Model` for batches of tasks: every method works, or names another."""
+
+import keras
+import tensorflow as tf
+
+from mmaml_tf.checks import as_tensor, as_value_errors
+from mmaml_tf.nonfinite import StopOnNonFinite
+
+# Datasets that count steps have a number of elements that nobody waits for.
+_ENDLESS = 10**12
+# Keras's default of an argument that is refused.
+_NO_SPLIT = "validation_split", 0.0
+
+
+class TaskModel(keras.Model):
+    """A Keras model whose data are batches of tasks.
+
+    `fit`, `evaluate` and `predict` take a batch, or a `tf.data.Dataset` of batches. A batch is a
+    `batch_type`, or a tuple or a dictionary of its fields.
+    """
+
+    #: the named tuple that a batch of tasks is
+    batch_type: type = None
+    #: how many of its fields a batch needs
+    batch_fields = 1
+
+    def __init__(self, **kwargs):
+        refuse_strategy()
+        super().__init__(**kwargs)
+
+    def build_for(self, batch) -> None:
+        """Creates all weights for data like these (tensors, arrays or specs)."""
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """Traces graphs anew where layers were frozen or released since."""
+        trained = tuple(id(v) for v in self.trainable_variables)
+        if trained != self.__dict__.get("_traced_for"):
+            if "_traced_for" in self.__dict__:
+                self.renew_graphs()
+            self._traced_for = trained
+
+    def renew_graphs(self) -> None:
+        """Forgets the graphs that were traced."""
+        self.train_function = self.test_function = self.predict_function = None
+
+    # -- data -----------------------------------------------------------------------------------
+
+    def as_batch(self, data, what: str = "the batch"):
+        """Returns a batch of tasks as a `batch_type` of tensors or specs.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        kind = self.batch_type
+        # Keras's methods for one batch hand on (x, y, sample_weight).
+        if type(data) is tuple and data and isinstance(data[0], kind):
+            data = data[0]
+        names = kind._fields
+        if isinstance(data, dict) and set(names[: self.batch_fields]) <= set(data) <= set(names):
+            data = kind(**data)
+        if type(data) in (tuple, list) and self.batch_fields <= len(data) <= len(names):
+            data = kind(*data)
+        if not isinstance(data, kind):
+            raise ValueError(
+                f"{what} is a {type(data).__name__}; expected mmaml_tf {kind.__name__}"
+                f"({', '.join(names)}), a tuple or dictionary of these, or a tf.data.Dataset of "
+                "them. To adapt to a single task there is learner.adapt."
+            )
+        return kind(*(_as_part(name, part) for name, part in data._asdict().items()))
+
+    def _as_dataset(self, data, what, steps, steps_name):
+        """Returns a dataset of batches; refuses an endless one without a number of steps."""
+        if not isinstance(data, tf.data.Dataset):
+            return tf.data.Dataset.from_tensors(self.as_batch(data, what))
+        cardinality = int(data.cardinality())
+        endless = cardinality == tf.data.INFINITE_CARDINALITY or cardinality > _ENDLESS
+        if endless and steps is None:
+            raise ValueError(f"{what} is an endless dataset; give {steps_name}, a number of steps.")
+        if not isinstance(data.element_spec, self.batch_type):
+            self.as_batch(data.element_spec, f"an element of {what}")
+            data = data.map(lambda *parts: self._from_parts(parts))
+        return data
+
+    def _from_parts(self, parts):
+        return self.batch_type(**parts[0]) if isinstance(parts[0], dict) else self.batch_type(*parts)
+
+    def _ready(self, batch):
+        """Builds the learner and its optimizer for a batch or its specs."""
+        refuse_strategy()
+        if not self.compiled:
+            raise ValueError("the learner is not compiled; call compile(optimizer, loss) first.")
+        self.build_for(batch)
+        if not self.trainable_variables:
+            raise ValueError(
+                f"{self.name} has no trainable weights: it, or all of its parts, are frozen. Set "
+                "trainable = True on what is to be trained."
+            )
+        self.refresh()
+
+    def _ready_to_train(self, batch):
+        self._ready(batch)
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        known = {id(v) for v in self.optimizer._trainable_variables}
+        if not known.issuperset(map(id, self.trainable_variables)):
+            raise ValueError(
+                "some weights became trainable after the optimizer was built for the others; call "
+                "compile again."
+            )
+        self.guard.resume()
+
+    # -- Keras's methods ------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=None,
+        class_weight=None,
+        sample_weight=None,
+        **kwargs,
+    ):
+        """Trains on batches of tasks; see `keras.Model.fit`.
+
+        Args:
+            x: a `tf.data.Dataset` of batches, or one batch.
+            y: refused, because targets are part of a batch; so are `batch_size`,
+                `validation_split`, `shuffle`, `class_weight` and `sample_weight`.
+            batch_size: see y.
+            epochs: see `keras.Model.fit`.
+            verbose: see `keras.Model.fit`.
+            callbacks: Keras callbacks.
+            validation_split: see y.
+            validation_data: like x; an endless one needs `validation_steps`.
+            shuffle: see y.
+            class_weight: see y.
+            sample_weight: see y.
+            **kwargs: see `keras.Model.fit`; an endless dataset needs `steps_per_epoch`.
+
+        Returns:
+            A Keras `History`.
+
+        Raises:
+            ValueError: for data that are no batches of tasks, labels out of range or values that
+                are not finite, an argument that has no meaning here, or a learner that is not
+                compiled.
+            NonFiniteError: when a loss or meta-gradient is not finite (see `on_nonfinite`).
+        """
+        _refuse("fit", y=y, batch_size=batch_size, validation_split=validation_split)
+        _refuse("fit", shuffle=shuffle, class_weight=class_weight, sample_weight=sample_weight)
+        data = self._as_dataset(x, "x", kwargs.get("steps_per_epoch"), "steps_per_epoch")
+        if validation_data is not None:
+            steps = kwargs.get("validation_steps")
+            kwargs["validation_data"] = self._as_dataset(
+                validation_data, "validation_data", steps, "validation_steps"
+            )
+        self._ready_to_train(data.element_spec)
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
+        callbacks = [StopOnNonFinite(), *callbacks]
+        with as_value_errors():
+            return super().fit(
+                data, epochs=epochs, verbose=verbose, callbacks=callbacks, shuffle=False, **kwargs
+            )
+
+    def evaluate(self, x=None, y=None, batch_size=None, sample_weight=None, **kwargs):
+        """Returns loss and metrics after adaptation; see `keras.Model.evaluate`.
+
+        Args:
+            x: a `tf.data.Dataset` of batches, or one batch.
+            y: refused, like `batch_size` and `sample_weight`.
+            batch_size: see y.
+            sample_weight: see y.
+            **kwargs: see `keras.Model.evaluate`; an endless dataset needs `steps`.
+
+        Raises:
+            ValueError: see `fit`.
+        """
+        _refuse("evaluate", y=y, batch_size=batch_size, sample_weight=sample_weight)
+        data = self._as_dataset(x, "x", kwargs.get("steps"), "steps")
+        self._ready(data.element_spec)
+        with as_value_errors():
+            return super().evaluate(data, **kwargs)
+
+    def predict(self, x, batch_size=None, **kwargs):
+        """Returns predictions for the queries of batches of tasks; see `keras.Model.predict`.
+
+        Args:
+            x: a `tf.data.Dataset` of batches, or one batch.
+            batch_size: refused.
+            **kwargs: see `keras.Model.predict`; an endless dataset needs `steps`.
+
+        Returns:
+            `[T, Q, ...]`, the tasks of all batches.
+
+        Raises:
+            ValueError: see `fit`.
+        """
+        _refuse("predict", batch_size=batch_size)
+        data = self._as_dataset(x, "x", kwargs.get("steps"), "steps")
+        self._ready(data.element_spec)
+        with as_value_errors():
+            return super().predict(data, **kwargs)
+
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
+        """Takes one outer step on a batch of tasks; see `keras.Model.train_on_batch`."""
+        _refuse("train_on_batch", y=y, sample_weight=sample_weight, class_weight=class_weight)
+        batch = self.as_batch(x)
+        self._ready_to_train(batch)
+        with as_value_errors():
+            logs = super().train_on_batch(batch, return_dict=return_dict)
+        self.guard.check(self.modes)
+        return logs
+
+    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
+        """Returns loss and metrics on a batch of tasks; see `keras.Model.test_on_batch`."""
+        _refuse("test_on_batch", y=y, sample_weight=sample_weight)
+        batch = self.as_batch(x)
+        self._ready(batch)
+        with as_value_errors():
+            return super().test_on_batch(batch, return_dict=return_dict)
+
+    def predict_on_batch(self, x):
+        """Returns predictions for the queries of a batch of tasks, `[T, Q, ...]`."""
+        batch = self.as_batch(x)
+        self._ready(batch)
+        with as_value_errors():
+            return super().predict_on_batch(batch)
+
+
+def _as_part(name, part):
+    if isinstance(part, (tf.RaggedTensorSpec, tf.SparseTensorSpec)):
+        raise ValueError(
+            f"{name} is ragged or sparse; all tasks of a batch need as many points as each other. "
+            "Draw batches with mmaml_tf.tasks.ArrayTasks, or batch tasks of one size."
+        )
+    return part if part is None or isinstance(part, tf.TypeSpec) else as_tensor(name, part)
+
+
+def _refuse(method, **given):
+    for name, value in given.items():
+        given_by_default = value is None or value is False or (name, value) == _NO_SPLIT
+        if not given_by_default:
+            raise ValueError(
+                f"{method} got {name}, which has no meaning for batches of tasks: inputs, targets "
+                "and modes are the fields of a batch, whose size and order are the dataset's."
+            )
+
+
+def refuse_strategy():
+    """Raises ValueError under a distribution strategy."""
+    if tf.distribute.has_strategy() or keras.distribution.distribution() is not None:
+        raise ValueError(
+            "a learner does not work under a distribution strategy yet; make, compile and train "
+            "it outside of strategy.scope(), where it uses all cores or one GPU."
+        )

@@ -1,0 +1,152 @@
+"""Strided convolutions, the published network of classification."""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from mmaml_tf import layers
+from mmaml_tf.networks.task_network import TaskNetwork
+from mmaml_tf.seeds import derive_seed
+
+
+@keras.saving.register_keras_serializable("mmaml_tf")
+class ConvNet(TaskNetwork):
+    """Strided convolutions with batch statistics, the published classification network.
+
+    Each block is a 3×3 convolution of stride 2, normalisation by batch statistics without learned
+    scale or shift, the modulation, and a ReLU. The mean over positions goes to a linear layer.
+    Kernels start Xavier-uniform, biases at zero. Images are `[H, W, C]` with values in [0, 1].
+
+    The statistics are those of the batch at hand, in training as at inference: the support set
+    while adapting, and for the queries either the queries themselves ("query", transductive, as
+    published: a prediction depends on the other queries) or the support set ("support").
+
+    Args:
+        filters: channels of each block.
+        outputs: number of classes N, or None to stop at the mean over positions.
+        statistics: "query" or "support".
+        form: how per-task kernels are applied, see `layers.conv2d`.
+        seed: seed of the initialisation.
+
+    Raises:
+        ValueError: for sizes that are not positive, or unknown statistics or form.
+    """
+
+    def __init__(
+        self,
+        filters: Sequence[int] = (32, 64, 128, 256),
+        outputs: int | None = 5,
+        statistics: str = "query",
+        form: str = "auto",
+        seed: int = 0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not filters or min(filters) < 1 or (outputs is not None and outputs < 1):
+            raise ValueError(
+                f"ConvNet(filters={filters}, outputs={outputs}): sizes must be positive, with at "
+                "least one block."
+            )
+        if statistics not in ("query", "support"):
+            raise ValueError(f'statistics is {statistics!r}; expected "query" or "support".')
+        if form not in layers.CONVOLUTION_FORMS:
+            raise ValueError(f"form is {form!r}; expected one of {layers.CONVOLUTION_FORMS}.")
+        self.filters = tuple(filters)
+        self.outputs_size = outputs
+        self.statistics = statistics
+        self.form = form
+        self.seed = seed
+        initializers = [
+            keras.initializers.GlorotUniform(derive_seed(seed, "ConvNet", i))
+            for i in range(len(self.filters) + 1)
+        ]
+        self.convolutions = [
+            layers.Conv2D(size, initializer, dtype=self.dtype_policy)
+            for size, initializer in zip(self.filters, initializers, strict=False)
+        ]
+        self.dense = None
+        if outputs is not None:
+            self.dense = layers.Dense(outputs, initializers[-1], dtype=self.dtype_policy)
+
+    @property
+    def modulated_widths(self):
+        """The blocks' channels."""
+        return self.filters
+
+    @property
+    def uses_support(self):
+        """Whether the statistics are the support set's."""
+        return self.statistics == "support"
+
+    @property
+    def head(self):
+        """Kernel and bias of the linear layer."""
+        return [] if self.dense is None else self.dense.trainable_variables
+
+    def build(self, input_shape):
+        """Creates the weights for images `[..., H, W, C]`.
+
+        Raises:
+            ValueError: unless the inputs of a task are images.
+        """
+        if len(input_shape) not in (4, 5) or None in input_shape[-3:]:
+            raise ValueError(
+                "ConvNet takes images of shape [N, H, W, C] or [T, N, H, W, C], got "
+                f"{tuple(input_shape)}."
+            )
+        size = input_shape[-1]
+        for convolution in self.convolutions:
+            convolution.build((None, None, None, None, size))
+            size = convolution.filters
+        if self.dense is not None:
+            self.dense.build((None, size))
+        halvings = 2 ** len(self.filters)
+        self.least_points = 2 if max(input_shape[-3:-1]) <= halvings else 1
+        self.built = True
+
+    def functional_call(self, weights, x, modulation=None, support_x=None):
+        """See `TaskNetwork.functional_call`.
+
+        Args:
+            weights: see there.
+            x: `[T, N, H, W, C]`.
+            modulation: see there.
+            support_x: `[T, K, H, W, C]` images whose statistics are used with
+                `statistics="support"`; by default those of x.
+
+        Returns:
+            `[T, N, outputs]` logits, or features `[T, N, filters[-1]]` without outputs.
+        """
+        weights = self.by_variable(weights)
+        reference = None  # number of leading points whose statistics are used; None for all
+        if self.statistics == "support" and support_x is not None:
+            reference = support_x.shape[1] or tf.shape(support_x)[1]
+            x = tf.concat([support_x, x], axis=1)
+        z = tf.cast(x, self.compute_dtype)
+        for block, convolution in enumerate(self.convolutions):
+            z = layers.conv2d(z, weights[id(convolution.kernel)], form=self.form)
+            z = layers.batch_normalise(z, statistics_of=z[:, :reference])
+            z = tf.nn.relu(layers.modulate(z, modulation[block] if modulation else None))
+        z = tf.reduce_mean(z[:, reference:], axis=[2, 3])
+        if self.dense is not None:
+            z = layers.dense(z, weights[id(self.dense.kernel)], weights[id(self.dense.bias)])
+        return tf.cast(z, self.variable_dtype)
+
+    def call(self, x):
+        """Runs the network on its own weights, images `[N, H, W, C]` or `[T, N, H, W, C]`."""
+        single = len(x.shape) == 4
+        outputs = super().call(x[None] if single else x)
+        return outputs[0] if single else outputs
+
+    def get_config(self):
+        """Returns the constructor arguments."""
+        return {
+            "filters": self.filters,
+            "outputs": self.outputs_size,
+            "statistics": self.statistics,
+            "form": self.form,
+            "seed": self.seed,
+            "name": self.name,
+            "dtype": self.dtype_policy,
+        }

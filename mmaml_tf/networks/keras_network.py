@@ -1,0 +1,370 @@
+"""Any Keras model as a task network."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mmaml_tf.networks import normalisation
+from mmaml_tf.networks.task_network import ForwardPass, TaskNetwork
+
+#: whose statistics batch normalisation may use
+STATISTICS = ("query", "support", "moving")
+
+
+@keras.saving.register_keras_serializable("mmaml_tf")
+class KerasNetwork(TaskNetwork):
+    """Makes any built Keras model a task network, unchanged.
+
+    The model runs once per task by `tf.vectorized_map`, so that it costs no Python loop; XLA
+    cannot compile that form. A convolution whose kernel differs by task is the one operation that
+    runs in a loop over tasks inside the graph.
+
+    Modulation is folded into weights, kernel·scale and bias·scale + shift, which equals
+    modulating the pre-activation z·scale + shift. A layer is refused where a normalisation after
+    it would undo that.
+
+    `fit` runs the model in training mode, like Keras: dropout drops, with one mask for all tasks
+    and inner steps of an outer step. Everywhere else it is off. What the model adds to the loss,
+    by regularisers or `add_loss`, joins the loss of every task, in the inner and the outer loop.
+
+    Batch normalisation uses the statistics that `statistics` names:
+
+    - "query" (default, as published): those of the points at hand, which are the support set
+      while adapting and then the queries. A prediction depends on the other queries.
+    - "support": those of the support set, for the queries too.
+    - "moving": those of the points at hand in `fit`, which also updates the moving averages by
+      the queries' statistics, averaged over tasks; the moving averages everywhere else.
+
+    A batch normalisation that is frozen uses its moving averages, as in Keras. Layers of one's own
+    that call `tf.nn.moments` or `keras.ops.moments` get its gradient, which is exact to first
+    order alone.
+
+    Args:
+        model: a built Keras model with one input and one output: functional, sequential or
+            subclassed. Its frozen layers are neither adapted nor trained.
+        modulated: names of the layers that can be modulated, in order: Dense and convolution
+            layers, and normalisations that have a scale and a centre. By default all Dense and
+            convolution layers that are not frozen, but the output layer, which is the last layer
+            with weights.
+        statistics: "query", "support" or "moving".
+
+    Raises:
+        ValueError: if the model is not built, has no trainable weight or several inputs,
+            `modulated` names a layer that does not exist, or `statistics` is unknown or there is
+            nothing that it could apply to.
+    """
+
+    supports_xla = False
+
+    def __init__(
+        self,
+        model: keras.Model,
+        modulated: Sequence[str] | None = None,
+        statistics: str = "query",
+        **kwargs,
+    ):
+        kwargs.setdefault("dtype", model.dtype_policy)
+        super().__init__(**kwargs)
+        if not model.built:
+            raise ValueError(
+                f"the Keras model {model.name!r} is not built; call it once on data or call "
+                "model.build(input_shape) before it becomes a task network."
+            )
+        if not model.trainable_variables:
+            raise ValueError(f"the Keras model {model.name!r} has no trainable weights to adapt.")
+        if len(getattr(model, "inputs", None) or [None]) > 1:
+            raise ValueError(
+                f"the Keras model {model.name!r} has {len(model.inputs)} inputs; a task network "
+                "has one. Join them to one input, and take them apart inside the model."
+            )
+        self.model = model
+        self.modulated = None if modulated is None else tuple(modulated)
+        self.statistics = statistics
+        self._state = frozenset()
+        self._check_statistics()
+        for layer in model._flatten_layers():
+            normalisation.prepare(layer)
+        layers = model._flatten_layers()
+        known = {layer.name: layer for layer in layers if _kernel(layer) is not None}
+        names = self._default_names() if modulated is None else self.modulated
+        for name in names:
+            if name not in known:
+                raise ValueError(
+                    f"{name!r} is no Dense or convolution layer of {model.name!r}, nor a "
+                    f"normalisation with a scale; those are {sorted(known)}."
+                )
+        self._modulated_layers = [known[name] for name in names]
+        self.built = True
+
+    def _check_statistics(self):
+        if self.statistics not in STATISTICS:
+            raise ValueError(f"statistics is {self.statistics!r}; expected one of {STATISTICS}.")
+        if self.statistics != "query" and not self._batch_normalisations():
+            raise ValueError(
+                f"statistics={self.statistics!r}, but the Keras model {self.model.name!r} has no "
+                "batch normalisation; leave the argument out."
+            )
+
+    def _batch_normalisations(self):
+        layers = self.model._flatten_layers()
+        return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+    def _default_names(self):
+        last = _weighted_layers(self.model)[-1]
+        affine = [layer for layer in self.model._flatten_layers() if _is_affine(layer)]
+        return [layer.name for layer in affine if layer is not last and layer.trainable]
+
+    @property
+    def state(self):
+        """The moving averages and random seeds that training changes; known once inspected."""
+        return [v for v in self.model.variables if id(v) in self._state]
+
+    @property
+    def uses_support(self):
+        """Whether queries are normalised by the support set's statistics."""
+        return self.statistics == "support"
+
+    @property
+    def modulated_widths(self):
+        """Units or filters of the modulated layers."""
+        return tuple(_kernel(layer).shape[-1] for layer in self._modulated_layers)
+
+    @property
+    def head(self):
+        """The weights of the model's last layer with weights."""
+        return _weighted_layers(self.model)[-1].trainable_variables
+
+    def build(self, input_shape):
+        """Does nothing: the model is built already."""
+
+    def inspect(self, point_shape):
+        """Runs the model once and finds out what it changes besides its weights.
+
+        Args:
+            point_shape: shape of one point of a task.
+
+        Raises:
+            ValueError: if the model does not give one tensor, or one with a mask.
+        """
+        points = self._example_points(point_shape, 2)
+        statistics = normalisation.Statistics(seen=[])
+        with (
+            normalisation.using(statistics),
+            keras.StatelessScope(collect_losses=True) as scope,
+        ):
+            outputs = self.model(points, training=True)
+        if not tf.is_tensor(outputs):
+            raise ValueError(
+                f"the Keras model {self.model.name!r} gives a {type(outputs).__name__}; a task "
+                "network gives one tensor. Wrap the output that the loss is of."
+            )
+        self._check_mask(outputs)
+        # A normalisation that sees one number a point makes nothing of a single point.
+        self.least_points = 2 if any(number <= len(points) for number in statistics.seen) else 1
+        changed = [
+            v
+            for v in self.model.non_trainable_variables
+            if scope.get_current_value(v) is not None
+        ]
+        unused = {id(v) for layer in self._batch_normalisations() for v in layer.variables}
+        used = [v for v in changed if self.statistics == "moving" or id(v) not in unused]
+        # Not the variables: Keras would take them for the wrapper's own.
+        self._state = frozenset(map(id, used))
+
+    def _check_mask(self, outputs):
+        if getattr(outputs, "_keras_mask", None) is not None:
+            raise ValueError(
+                f"the outputs of the Keras model {self.model.name!r} carry a mask, which the loss "
+                "of a task would ignore; end the model with a layer that uses it up, such as a "
+                "pooling or a recurrent layer without return_sequences."
+            )
+
+    def _example_points(self, point_shape, points):
+        """Returns points `[points, ...]` that the model can take; always the same ones."""
+        rng = np.random.default_rng(0)
+        shape = (points, *(4 if size is None else size for size in point_shape))
+        ids = [
+            layer.input_dim
+            for layer in self.model._flatten_layers()
+            if isinstance(layer, keras.layers.Embedding)
+        ]
+        values = rng.integers(min(ids), size=shape) if ids else rng.normal(size=shape)
+        return tf.cast(tf.constant(values), self.variable_dtype)
+
+    def check_modulation(self, affine, point_shape):
+        """Raises ValueError where modulating a layer makes no difference to the outputs.
+
+        Args:
+            affine: two different modulations, for each layer `(scale [2, width], shift)`.
+            point_shape: shape of one point of a task.
+        """
+        blocks = [block for block, pair in enumerate(affine) if pair is not None]
+        # Task 0 has the first modulation; each other task has the second one in one layer.
+        rows = [[int(task == block) for task in (None, *blocks)] for block in range(len(affine))]
+        varied = [
+            pair and tuple(None if part is None else tf.gather(part, row) for part in pair)
+            for pair, row in zip(affine, rows, strict=True)
+        ]
+        rng = np.random.default_rng(1)
+        # Of one size whatever the initialisation, so that no epsilon hides what is undone.
+        weights = [
+            tf.constant(
+                rng.normal(size=v.shape) * (2 / max(1, np.prod(v.shape[:-1]))) ** 0.5
+                if len(v.shape) > 1
+                else rng.uniform(0.5, 1.5, v.shape),
+                v.dtype,
+            )
+            for v in self.model.trainable_variables
+        ]
+        x = self._example_points(point_shape, 16)
+        x = tf.tile(x[None], [len(blocks) + 1] + [1] * x.shape.rank)
+        support = x if self.uses_support else None
+        outputs = self.run(weights, x, varied, support, training=True).outputs.numpy()
+        spread = np.ptp(outputs[0], axis=0).max() + 1e-12
+        for task, block in enumerate(blocks, start=1):
+            if np.abs(outputs[task] - outputs[0]).max() < 0.02 * spread:
+                layer = self._modulated_layers[block].name
+                raise ValueError(
+                    f"layer {layer!r} cannot be modulated: it makes no difference to the outputs "
+                    f"of {self.model.name!r}. A normalisation that follows it undoes what is "
+                    "folded into its weights. Name other layers with KerasNetwork(model, "
+                    "modulated=[...]), such as the normalisation itself."
+                )
+
+    def call(self, x):
+        """Runs the model itself on `[N, ...]`."""
+        return self.model(x)
+
+    def functional_call(self, weights, x, modulation=None, support_x=None):
+        """See `TaskNetwork.functional_call`; with "support", support_x is `[T, K, ...]`."""
+        return self.run(weights, x, modulation, support_x).outputs
+
+    def run(self, weights, x, modulation=None, support_x=None, training=False):
+        """See `TaskNetwork.run`."""
+        variables = self.model.trainable_variables
+        weights, per_task = self._folded(weights, modulation)
+        mapped = [w for w, is_mapped in zip(weights, per_task, strict=True) if is_mapped]
+        reference = None
+        if self.uses_support and support_x is not None:
+            reference = support_x.shape[1] or tf.shape(support_x)[1]
+            x = tf.concat([support_x, x], axis=1)
+        statistics = normalisation.Statistics(
+            training or self.statistics != "moving", reference, x.shape[1] or tf.shape(x)[1]
+        )
+
+        def one_task(inputs):
+            x_task, mapped_task = inputs
+            mapped_task = iter(mapped_task)
+            task_weights = [next(mapped_task) if m else w for w, m in zip(weights, per_task)]
+            pairs = list(zip(variables, task_weights, strict=True))
+            with (
+                normalisation.using(statistics),
+                keras.StatelessScope(pairs, collect_losses=True) as scope,
+            ):
+                outputs = self.model(x_task, training=training)
+                losses = self.model.losses
+                self._check_mask(outputs)
+                state = [scope.get_current_value(v) for v in self.state] if training else []
+            outputs = tf.cast(outputs[reference:], self.variable_dtype)
+            losses = [tf.cast(loss, self.variable_dtype) for loss in losses]
+            return outputs, tf.add_n(losses) if losses else (), state
+
+        outputs, losses, state = tf.vectorized_map(one_task, (x, mapped))
+        return ForwardPass(outputs, None if isinstance(losses, tuple) else losses, state)
+
+    def _folded(self, weights, modulation):
+        """Returns weights with the modulation folded in, and which have a task axis."""
+        variables = self.model.trainable_variables
+        weights = list(weights)
+        per_task = [w.shape.rank > len(v.shape) for w, v in zip(weights, variables, strict=True)]
+        if modulation is None:
+            return weights, per_task
+        index = {id(v): i for i, v in enumerate(variables)}
+        for layer, affine in zip(self._modulated_layers, modulation, strict=True):
+            if affine is None:
+                continue
+            scale, shift = affine
+            kernel, bias = index.get(id(_kernel(layer))), index.get(id(_bias(layer)))
+            if kernel is None or (shift is not None and bias is None):
+                raise ValueError(
+                    f"layer {layer.name!r} cannot be modulated: it needs a trainable kernel, and "
+                    "a trainable bias where the modulation shifts (use_bias=True)."
+                )
+            ones = [1] * (len(variables[kernel].shape) - 1)
+            scale = tf.cast(scale, weights[kernel].dtype)
+            weights[kernel] *= tf.reshape(scale, [-1, *ones, scale.shape[-1]])
+            per_task[kernel] = True
+            if bias is not None:
+                shift = 0.0 if shift is None else tf.cast(shift, scale.dtype)
+                weights[bias] = weights[bias] * scale + shift
+                per_task[bias] = True
+        return weights, per_task
+
+    def get_config(self):
+        """Returns the constructor arguments."""
+        return {
+            "model": keras.saving.serialize_keras_object(self.model),
+            "modulated": self.modulated,
+            "statistics": self.statistics,
+            "name": self.name,
+            "dtype": self.dtype_policy,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Makes the wrapper, and the model in it, from what `get_config` returned."""
+        model = keras.saving.deserialize_keras_object(config["model"])
+        return cls(model, **{key: value for key, value in config.items() if key != "model"})
+
+
+def as_task_network(network: keras.Model) -> TaskNetwork:
+    """Returns `network` itself if it is a TaskNetwork, else wraps the Keras model."""
+    if isinstance(network, TaskNetwork):
+        return network
+    if isinstance(network, keras.Model):
+        return KerasNetwork(network)
+    raise ValueError(
+        f"a task network is a mmaml_tf.networks.TaskNetwork or a keras.Model, got a "
+        f"{type(network).__module__}.{type(network).__name__}."
+    )
+
+
+_AFFINE_LAYERS = (
+    keras.layers.Dense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+)
+_SCALED_LAYERS = (
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.GroupNormalization,
+)
+
+
+def _is_affine(layer):
+    return isinstance(layer, _AFFINE_LAYERS)
+
+
+def _kernel(layer):
+    """Returns what scales a layer's outputs, or None."""
+    if _is_affine(layer):
+        return layer.kernel
+    if isinstance(layer, _SCALED_LAYERS) and layer.gamma is not None and len(layer.gamma.shape) == 1:
+        return layer.gamma
+    return None
+
+
+def _bias(layer):
+    return layer.bias if _is_affine(layer) else layer.beta
+
+
+def _weighted_layers(model):
+    """Returns the layers that have trainable weights of their own and no layers inside."""
+    return [
+        layer
+        for layer in model._flatten_layers(include_self=False)
+        if layer.trainable_variables and not list(layer._flatten_layers(include_self=False))
+    ]

@@ -1,0 +1,127 @@
+"""The multilayer perceptron, the published network of regression."""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from mmaml_tf import layers
+from mmaml_tf.networks.task_network import TaskNetwork
+from mmaml_tf.seeds import derive_seed
+
+
+@keras.saving.register_keras_serializable("mmaml_tf")
+class MLP(TaskNetwork):
+    """A multilayer perceptron, by default the published regression network.
+
+    Biases start at zero. Modulation acts on the pre-activation of each hidden layer, never on the
+    output layer.
+
+    Args:
+        hidden: units of the hidden layers.
+        outputs: size of the output.
+        bias_transformation: size of a learned vector, starting at zero and adapted with the
+            other weights, that is joined to the input (Finn et al. 2017b; the MAML baseline of
+            the MMAML paper uses 20). 0 for none.
+        stddev: standard deviation of the initial kernels, which are normal; None for
+            Xavier-uniform ones.
+        seed: seed of the initialisation.
+        activation: name of a Keras activation, that of the hidden layers.
+
+    Raises:
+        ValueError: for sizes that are not positive.
+    """
+
+    def __init__(
+        self,
+        hidden: Sequence[int] = (100, 100, 100),
+        outputs: int = 1,
+        bias_transformation: int = 0,
+        stddev: float | None = 0.01,
+        seed: int = 0,
+        activation: str = "relu",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not hidden or min(*hidden, outputs) < 1 or bias_transformation < 0:
+            raise ValueError(
+                f"MLP(hidden={hidden}, outputs={outputs}, bias_transformation="
+                f"{bias_transformation}): sizes must be positive, with at least one hidden layer."
+            )
+        self.hidden = tuple(hidden)
+        self.outputs_size = outputs
+        self.bias_transformation = bias_transformation
+        self.stddev = stddev
+        self.seed = seed
+        self.activation = activation
+        self._activate = keras.activations.get(activation)
+        self.dense = [
+            layers.Dense(units, self._initializer(i), dtype=self.dtype_policy)
+            for i, units in enumerate((*self.hidden, outputs))
+        ]
+
+    def _initializer(self, layer):
+        seed = derive_seed(self.seed, "MLP", layer)
+        if self.stddev is None:
+            return keras.initializers.GlorotUniform(seed)
+        return keras.initializers.RandomNormal(stddev=self.stddev, seed=seed)
+
+    @property
+    def modulated_widths(self):
+        """The hidden layers' units."""
+        return self.hidden
+
+    @property
+    def head(self):
+        """Kernel and bias of the output layer."""
+        return self.dense[-1].trainable_variables
+
+    def build(self, input_shape):
+        """Creates the weights for inputs `[..., D]`.
+
+        Raises:
+            ValueError: unless the inputs of a task are vectors.
+        """
+        if len(input_shape) not in (2, 3) or input_shape[-1] is None:
+            raise ValueError(
+                f"MLP takes inputs of shape [N, features] or [T, N, features], got "
+                f"{tuple(input_shape)}."
+            )
+        size = input_shape[-1] + self.bias_transformation
+        for dense in self.dense:
+            dense.build((None, size))
+            size = dense.units
+        if self.bias_transformation:
+            self.input_bias = self.add_weight(
+                shape=(self.bias_transformation,), initializer="zeros", name="input_bias"
+            )
+        self.built = True
+
+    def functional_call(self, weights, x, modulation=None):
+        """See `TaskNetwork.functional_call`."""
+        weights = self.by_variable(weights)
+        z = tf.cast(x, self.compute_dtype)
+        if self.bias_transformation:
+            bias = weights[id(self.input_bias)]
+            bias = layers.expand_to(bias, z) if bias.shape.rank == 2 else bias
+            ones = tf.ones_like(z[..., :1])
+            z = tf.concat([z, ones * bias], axis=-1)
+        last = len(self.dense) - 1
+        for block, dense in enumerate(self.dense):
+            z = layers.dense(z, weights[id(dense.kernel)], weights[id(dense.bias)])
+            if block < last:
+                z = self._activate(layers.modulate(z, modulation[block] if modulation else None))
+        return tf.cast(z, self.variable_dtype)
+
+    def get_config(self):
+        """Returns the constructor arguments."""
+        return {
+            "hidden": self.hidden,
+            "outputs": self.outputs_size,
+            "bias_transformation": self.bias_transformation,
+            "stddev": self.stddev,
+            "seed": self.seed,
+            "activation": self.activation,
+            "name": self.name,
+            "dtype": self.dtype_policy,
+        }
