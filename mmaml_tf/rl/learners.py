@@ -19,6 +19,7 @@ from mmaml_tf.inner_loop import InnerLoop, check_steps
 from mmaml_tf.meta_learner import Mean, MetaLearner
 from mmaml_tf.rl import advantages as advantages_lib
 from mmaml_tf.rl import promp
+from mmaml_tf.rl.encoders import TrajectoryEncoder
 from mmaml_tf.rl.export import write_policy
 from mmaml_tf.rl.fixed_horizon import NonFiniteActionsError
 from mmaml_tf.rl.goals import SETTINGS, Goals
@@ -152,20 +153,25 @@ class PolicyLearner(MetaLearner):
     def _network_shape(self, shape):
         return (None, None, shape[-1])
 
+    def _example_data(self, observations, actions):
+        # The published encoder reads rollouts of any length, and the shortest cost least.
+        length = getattr(self.encoder, "window", None) or 1
+        if not isinstance(self.encoder, TrajectoryEncoder) and self.rollouts is not None:
+            length = self.rollouts.horizon
+        sizes = (observations[-1],), (actions[-1],), (), ()
+        return [Trajectories(*(tf.ones((1, 1, length, *size)) for size in sizes))]
+
     def _build_encoder(self, *shapes):
-        moving = [
-            layer.name
-            for layer in self.encoder._flatten_layers()
-            if layer._seed_generators or isinstance(layer, keras.layers.BatchNormalization)
-        ]
-        if moving:
-            raise ValueError(
-                f"the encoder of a policy has layers {moving}, which act in another way in "
-                "training than when the rollouts were sampled; leave them out."
-            )
         if not self.encoder.built:
             self.encoder.build(*shapes)
-        return self.encoder.embedding_size
+        size = super()._build_encoder(*shapes)
+        if changing := [v.path for v in self.encoder_state]:
+            raise ValueError(
+                f"the encoder of a policy changes {changing} in training: it would act in another "
+                "way than when the rollouts were sampled. Leave random layers and moving averages "
+                "out."
+            )
+        return size
 
     def _check_outputs(self, observations, actions):
         if self.network.outputs_size != actions[-1]:
