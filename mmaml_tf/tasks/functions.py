@@ -10,14 +10,15 @@ and independent, and returns the function of x that they define. To add a family
 """
 
 import hashlib
-import inspect
 import json
 import math
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from mmaml_tf.arguments import whole_number
 from mmaml_tf.episodes import Episodes, prefetched
+from mmaml_tf.tasks.callables import text_of
 from mmaml_tf.tasks.held_out import HeldOut
 
 #: every known family by name, in the order of registration
@@ -34,14 +35,51 @@ MODE_SETS = {
 _ALGORITHM = "philox"
 
 
-def register_family(name: str):
-    """Registers a function family under `name`, for use as a mode of `FunctionTasks`."""
+def register_family(name: str, overwrite: bool = False):
+    """Registers a function family under `name`, for use as a mode of `FunctionTasks`.
+
+    Args:
+        name: the family's name.
+        overwrite: lets it take the place of another family of this name.
+
+    Raises:
+        ValueError: for no name, a family that is not callable, or a name that another has.
+    """
+    if not isinstance(name, str) or not name:
+        raise ValueError(
+            f"name={name!r}: expected a family's name; write @register_family('name')."
+        )
 
     def register(family):
+        if not callable(family):
+            raise ValueError(
+                f"the family {name!r} is a {type(family).__name__}; expected a function of draw."
+            )
+        known = FAMILIES.get(name, family)
+        # A cell of a notebook that runs again registers the same family anew.
+        if not overwrite and not _same(known, family):
+            raise ValueError(
+                f"there is another family {name!r} already: give this one another name, or "
+                "overwrite=True to mean it."
+            )
         FAMILIES[name] = family
         return family
 
     return register
+
+
+def _same(family, other):
+    try:
+        return family is other or text_of(family) == text_of(other)
+    except ValueError:
+        return False
+
+
+def _text(name, family):
+    try:
+        return text_of(family)
+    except ValueError as error:
+        raise ValueError(f"what the family {name!r} does cannot be told: {error}.") from None
 
 
 @register_family("sinusoid")
@@ -113,18 +151,15 @@ class FunctionTasks:
                 f"modes={modes}: give different families among {tuple(FAMILIES)}, or add one "
                 "with register_family(name)."
             )
-        for name, points in (("support", support), ("query", query)):
-            if not isinstance(points, int) or points < 1:
-                raise ValueError(f"{name}={points!r}: a task needs at least one {name} point.")
-        if noise < 0:
-            raise ValueError(f"noise={noise}: a standard deviation is not negative.")
-        if not x_range[0] < x_range[1]:
-            raise ValueError(f"x_range={x_range}: the lower bound must be below the upper one.")
         self.modes = modes
-        self.support = support
-        self.query = query
-        self.noise = float(noise)
-        self.x_range = (float(x_range[0]), float(x_range[1]))
+        self.support = whole_number("support", support)
+        self.query = whole_number("query", query)
+        (self.noise,) = _finite("noise", [noise], "a standard deviation, finite and not negative")
+        self.x_range = _finite("x_range", x_range, "two finite bounds, the lower one first")
+        if self.noise < 0:
+            raise ValueError(f"noise={noise}: a standard deviation is not negative.")
+        if len(self.x_range) != 2 or not self.x_range[0] < self.x_range[1]:
+            raise ValueError(f"x_range={x_range}: the lower bound must be below the upper one.")
         self._graphs = {}
 
     def sample(self, tasks: int, seed: int, step: int = 0) -> Episodes:
@@ -141,7 +176,9 @@ class FunctionTasks:
         Raises:
             ValueError: when T is not a positive multiple of the number of modes.
         """
-        return self._draw(self._tasks_per_mode(tasks), seed, step)[0]
+        tasks = self._tasks_per_mode(tasks)
+        seed, step = whole_number("seed", seed, None), whole_number("step", step, 0)
+        return self._draw(tasks, seed, step)[0]
 
     def dataset(self, tasks: int, seed: int, start: int = 0) -> tf.data.Dataset:
         """Returns the endless sequence of batches from step `start` on, for `learner.fit`.
@@ -152,16 +189,19 @@ class FunctionTasks:
             start: first step; resuming at step n needs nothing but `start=n`.
         """
         draw = self._graph(self._tasks_per_mode(tasks))
-        steps = tf.data.Dataset.range(start, tf.int64.max)
+        seed = whole_number("seed", seed, None)
+        steps = tf.data.Dataset.range(whole_number("start", start, 0), tf.int64.max)
         return prefetched(steps.map(lambda step: draw(tf.constant(seed, tf.int64), step)), 4)
 
-    def held_out(self, tasks_per_mode: int, seed: int) -> HeldOut:
+    def held_out(self, tasks_per_mode: int = 1000, seed: int = 7) -> HeldOut:
         """Draws the fixed tasks of an evaluation.
 
         Args:
-            tasks_per_mode: tasks of each mode.
+            tasks_per_mode: tasks of each mode, at least 1.
             seed: the evaluation's own seed; its tasks differ from every training batch's.
         """
+        tasks_per_mode = whole_number("tasks_per_mode", tasks_per_mode)
+        seed = whole_number("seed", seed, None)
         # No training sequence has a negative step, so no training batch is among these tasks.
         episodes, clean, _ = self._draw(tasks_per_mode, seed, -1)
         episodes = Episodes(*(a.numpy() for a in episodes))
@@ -179,6 +219,8 @@ class FunctionTasks:
         Returns:
             `Episodes` of T tasks whose queries are the grid and their noise-free values.
         """
+        tasks_per_mode = whole_number("tasks_per_mode", tasks_per_mode)
+        seed = whole_number("seed", seed, None)
         episodes, _, curves = self._draw(tasks_per_mode, seed, -1, grid)
         grid = tf.reshape(tf.constant(grid, tf.float32), [1, -1, 1])
         query_x = tf.tile(grid, [len(curves), 1, 1])
@@ -195,16 +237,21 @@ class FunctionTasks:
         }
 
     def digest(self) -> str:
-        """Returns a hexadecimal digest of the distribution: its settings and families' code."""
-        sources = [inspect.getsource(FAMILIES[mode]) for mode in self.modes]
-        text = json.dumps([self.config(), sources], sort_keys=True)
+        """Returns a hexadecimal digest of the distribution: its settings and families' code.
+
+        Raises:
+            ValueError: for a family that holds what has no text of its own, see `callables`.
+        """
+        families = [_text(mode, FAMILIES[mode]) for mode in self.modes]
+        text = json.dumps([self.config(), families], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _tasks_per_mode(self, tasks):
-        if tasks < 1 or tasks % len(self.modes):
+        tasks = whole_number("tasks", tasks)
+        if tasks % len(self.modes):
             raise ValueError(
-                f"tasks={tasks}: a balanced batch of {len(self.modes)} modes needs a positive "
-                f"multiple of {len(self.modes)}."
+                f"tasks={tasks}: a balanced batch of {len(self.modes)} modes needs a multiple of "
+                f"{len(self.modes)}."
             )
         return tasks // len(self.modes)
 
@@ -268,6 +315,17 @@ class Draw:
     def _next(self):
         self._draws += 1
         return tf.random.fold_in(self._key, self._draws, alg=_ALGORITHM)
+
+
+def _finite(name, values, expected):
+    """Returns numbers of the user's as floats; raises ValueError where they are none."""
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        numbers = (math.nan,)
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{name}={values!r}: expected {expected}.")
+    return numbers
 
 
 def _key(seed):
