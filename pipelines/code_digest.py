@@ -40,6 +40,7 @@ _EXPORT = ("mmaml_tf/export.py", "pipelines/export.py")
 CODE = {
     "train_regression": (
         *_SUPERVISED_TRAINING,
+        "mmaml_tf/tasks/families.py",
         "mmaml_tf/tasks/functions.py",
         "pipelines/regression.py",
     ),
@@ -54,6 +55,8 @@ CODE = {
         "mmaml_tf/evaluation.py",
         "mmaml_tf/protonet.py",
         "mmaml_tf/tasks/class_splits.py",
+        "mmaml_tf/tasks/drawing.py",
+        "mmaml_tf/tasks/image_modes.py",
         "mmaml_tf/tasks/images.py",
         "mmaml_tf/tasks/splits",
         "pipelines/classification.py",

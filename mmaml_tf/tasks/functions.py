@@ -1,121 +1,16 @@
-"""Few-shot regression: tasks that are one-dimensional functions of several families.
-
-A family is one function of `draw`. It draws its parameters with `draw(low, high)`, each uniform
-and independent, and returns the function of x that they define. To add a family:
-
-    @register_family("cosine")
-    def cosine(draw):
-        amplitude = draw(0.1, 5.0)
-        return lambda x: amplitude * tf.cos(x)
-"""
+"""Few-shot regression: tasks that are one-dimensional functions of several `families`."""
 
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 from mmaml_tf.arguments import whole_number
 from mmaml_tf.episodes import Episodes, prefetched
-from mmaml_tf.tasks.callables import text_of
+from mmaml_tf.tasks.families import ALGORITHM, FAMILIES, MODE_SETS, Draw, family_text
 from mmaml_tf.tasks.held_out import HeldOut
-
-#: every known family by name, in the order of registration
-FAMILIES: dict[str, Callable] = {}
-
-# The published mode sets.
-MODE_SETS = {
-    2: ("sinusoid", "linear"),
-    3: ("sinusoid", "linear", "quadratic"),
-    5: ("sinusoid", "linear", "quadratic", "tanh", "absolute"),
-}
-
-# All draws use one generator on every device, so that a seed means the same tasks everywhere.
-_ALGORITHM = "philox"
-
-
-def register_family(name: str, overwrite: bool = False):
-    """Registers a function family under `name`, for use as a mode of `FunctionTasks`.
-
-    Args:
-        name: the family's name.
-        overwrite: lets it take the place of another family of this name.
-
-    Raises:
-        ValueError: for no name, a family that is not callable, or a name that another has.
-    """
-    if not isinstance(name, str) or not name:
-        raise ValueError(
-            f"name={name!r}: expected a family's name; write @register_family('name')."
-        )
-
-    def register(family):
-        if not callable(family):
-            raise ValueError(
-                f"the family {name!r} is a {type(family).__name__}; expected a function of draw."
-            )
-        known = FAMILIES.get(name, family)
-        # A cell of a notebook that runs again registers the same family anew.
-        if not overwrite and not _same(known, family):
-            raise ValueError(
-                f"there is another family {name!r} already: give this one another name, or "
-                "overwrite=True to mean it."
-            )
-        FAMILIES[name] = family
-        return family
-
-    return register
-
-
-def _same(family, other):
-    try:
-        return family is other or text_of(family) == text_of(other)
-    except ValueError:
-        return False
-
-
-def _text(name, family):
-    try:
-        return text_of(family)
-    except ValueError as error:
-        raise ValueError(f"what the family {name!r} does cannot be told: {error}.") from None
-
-
-@register_family("sinusoid")
-def sinusoid(draw):
-    """A·sin(x − p) with A in [0.1, 5] and p in [0, π]."""
-    amplitude, phase = draw(0.1, 5.0), draw(0.0, math.pi)
-    return lambda x: amplitude * tf.sin(x - phase)
-
-
-@register_family("linear")
-def linear(draw):
-    """s·x + b with s and b in [−3, 3]."""
-    slope, bias = draw(-3.0, 3.0), draw(-3.0, 3.0)
-    return lambda x: slope * x + bias
-
-
-@register_family("quadratic")
-def quadratic(draw):
-    """a·(x − c)² + b with |a| in [0.02, 0.15] of random sign, c and b in [−3, 3]."""
-    curvature = draw(0.02, 0.15) * tf.sign(draw(-1.0, 1.0))
-    centre, bias = draw(-3.0, 3.0), draw(-3.0, 3.0)
-    return lambda x: curvature * tf.square(x - centre) + bias
-
-
-@register_family("tanh")
-def tanh(draw):
-    """s·tanh(x − c) + b with s, c and b in [−3, 3]."""
-    slope, centre, bias = draw(-3.0, 3.0), draw(-3.0, 3.0), draw(-3.0, 3.0)
-    return lambda x: slope * tf.tanh(x - centre) + bias
-
-
-@register_family("absolute")
-def absolute(draw):
-    """s·|x − c| + b with s, c and b in [−3, 3]."""
-    slope, centre, bias = draw(-3.0, 3.0), draw(-3.0, 3.0), draw(-3.0, 3.0)
-    return lambda x: slope * tf.abs(x - centre) + bias
 
 
 class FunctionTasks:
@@ -242,7 +137,7 @@ class FunctionTasks:
         Raises:
             ValueError: for a family that holds what has no text of its own, see `callables`.
         """
-        families = [_text(mode, FAMILIES[mode]) for mode in self.modes]
+        families = [family_text(mode, FAMILIES[mode]) for mode in self.modes]
         text = json.dumps([self.config(), families], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -270,13 +165,13 @@ class FunctionTasks:
         """Returns episodes, their noise-free query targets, and the functions on a grid."""
         # Of one type however it is given: the type takes part in what is drawn.
         step = tf.cast(step, tf.int64)
-        key = tf.random.fold_in(_key(seed), step, alg=_ALGORITHM)
+        key = tf.random.fold_in(_key(seed), step, alg=ALGORITHM)
         points = self.support + self.query
         grid = tf.reshape(tf.constant(grid, tf.float32), [1, -1, 1])
         parts = []
         for index, mode in enumerate(self.modes):
             # The stream belongs to the family's name: a task set of other modes leaves it alone.
-            draw = Draw(tf.random.fold_in(key, _stable_hash(mode), alg=_ALGORITHM), per_mode)
+            draw = Draw(tf.random.fold_in(key, _stable_hash(mode), alg=ALGORITHM), per_mode)
             function = FAMILIES[mode](draw)
             x = draw(*self.x_range, points)
             clean = function(x)
@@ -287,34 +182,6 @@ class FunctionTasks:
         origin = tf.stack([tf.cast(seed, tf.int64), step])
         episodes = Episodes(x[:, :k], y[:, :k], x[:, k:], y[:, k:], mode, origin)
         return episodes, clean[:, k:], curves
-
-
-class Draw:
-    """Draws independent values for n tasks, each draw from a stream of its own.
-
-    Args:
-        key: `[2]` stateless seed.
-        tasks: number of tasks n.
-    """
-
-    def __init__(self, key, tasks: int):
-        self._key = key
-        self._tasks = tasks
-        self._draws = 0
-
-    def __call__(self, low: float, high: float, points: int = 1):
-        """Returns uniform values in [low, high), `[n, points, 1]`."""
-        shape = [self._tasks, points, 1]
-        return tf.random.stateless_uniform(shape, self._next(), low, high, alg=_ALGORITHM)
-
-    def normal(self, points: int):
-        """Returns standard normal values, `[n, points, 1]`."""
-        shape = [self._tasks, points, 1]
-        return tf.random.stateless_normal(shape, self._next(), alg=_ALGORITHM)
-
-    def _next(self):
-        self._draws += 1
-        return tf.random.fold_in(self._key, self._draws, alg=_ALGORITHM)
 
 
 def _finite(name, values, expected):

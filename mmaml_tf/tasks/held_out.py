@@ -1,11 +1,12 @@
 """Held-out tasks: what an evaluation runs on."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from mmaml_tf.arguments import whole_number
 from mmaml_tf.episodes import Episodes
 
 
@@ -29,7 +30,7 @@ class HeldOut(NamedTuple):
 
     def batches(self, size: int | None = None) -> Iterator[tuple[Episodes, dict]]:
         """Yields the tasks in order as (`Episodes` of at most `size` tasks, their targets)."""
-        size = size or _TASKS_AT_ONCE
+        size = _TASKS_AT_ONCE if size is None else whole_number("batch", size)
         for start in range(0, len(self.mode), size):
             part = slice(start, start + size)
             episodes = Episodes(*(a[part] for a in self.episodes[:5]))
@@ -64,9 +65,7 @@ class HeldOut(NamedTuple):
 
     def only(self, modes) -> "HeldOut":
         """Returns the tasks of some modes, renumbered in the order given."""
-        unknown = [mode for mode in modes if mode not in self.modes]
-        if unknown:
-            raise ValueError(f"modes {unknown} are not among the held-out tasks' {self.modes}.")
+        modes = check_known(modes, self.modes)
         rows = [np.flatnonzero(self.episodes.mode == self.modes.index(mode)) for mode in modes]
         mode = np.concatenate([np.full(len(r), i, np.int32) for i, r in enumerate(rows)])
         rows = np.concatenate(rows)
@@ -76,8 +75,19 @@ class HeldOut(NamedTuple):
         return HeldOut(
             Episodes(**take, mode=mode, origin=self.episodes.origin),
             {name: target[rows] for name, target in self.targets.items()},
-            tuple(modes),
+            modes,
         )
+
+
+def check_known(modes: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Returns names of modes; raises ValueError for none, unknown ones, or one given twice."""
+    modes = (modes,) if isinstance(modes, str) else tuple(modes)
+    unknown = [mode for mode in modes if mode not in known]
+    if unknown:
+        raise ValueError(f"modes {unknown} are not among the held-out tasks' {tuple(known)}.")
+    if not modes or len(set(modes)) < len(modes):
+        raise ValueError(f"modes={modes}: give at least one, each once.")
+    return modes
 
 
 # Tasks of the batches an evaluation works on at once.

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import mmaml_tf as mm
-from mmaml_tf.tasks.functions import FAMILIES, MODE_SETS, register_family
+from mmaml_tf.tasks.families import FAMILIES, MODE_SETS, register_family
 
 FIVE = MODE_SETS[5]
 
@@ -292,7 +292,7 @@ def test_a_family_that_calls_itself_has_a_digest(family):
 def test_a_family_that_cannot_be_told_from_others_is_refused(family):
     rng = np.random.default_rng(0)
     family(lambda draw: line(draw, rng.normal()))
-    with pytest.raises(ValueError, match="the family 'mine' does cannot be told: it uses a Gener"):
+    with pytest.raises(ValueError, match="the family 'mine' has no digest: it uses a Gener"):
         mm.tasks.FunctionTasks("mine").digest()
 
 
