@@ -1,5 +1,6 @@
 """Task distributions. They know nothing of learning."""
 
+from mmaml_tf.tasks.arrays import ArrayTasks
 from mmaml_tf.tasks.class_splits import ClassSplit, class_split
 from mmaml_tf.tasks.families import FAMILIES, register_family
 from mmaml_tf.tasks.functions import FunctionTasks
@@ -8,6 +9,7 @@ from mmaml_tf.tasks.images import ImageTasks
 
 __all__ = [
     "FAMILIES",
+    "ArrayTasks",
     "ClassSplit",
     "FunctionTasks",
     "ImageMode",
