@@ -123,6 +123,55 @@ class GivenTasks:
         return arrays
 
 
+class FirstTasks:
+    """The first tasks of each mode of a held-out set, or all of a mode that has fewer.
+
+    Args:
+        held_out: held-out tasks.
+        tasks_per_mode: how many of each mode, at least 1.
+    """
+
+    def __init__(self, held_out, tasks_per_mode: int):
+        self._all = held_out
+        self._count = whole_number("tasks_per_mode", tasks_per_mode)
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The names of the modes."""
+        return self._all.modes
+
+    @property
+    def mode(self) -> np.ndarray:
+        """The mode of each task."""
+        return self._all.mode[_numbers(self._all.mode, {}) < self._count]
+
+    def batches(self, size: int | None = None) -> Iterator[tuple[Episodes, dict]]:
+        """Yields the tasks in order as (`Episodes` of at most `size` tasks, their targets)."""
+        seen = {}
+        for episodes, targets in self._all.batches(size):
+            mode = np.zeros(len(episodes[0])) if episodes.mode is None else episodes.mode
+            rows = np.flatnonzero(_numbers(mode, seen) < self._count)
+            if len(rows):
+                part = Episodes(*(None if a is None else a[rows] for a in episodes[:5]))
+                yield part, {name: target[rows] for name, target in targets.items()}
+
+    def digest(self) -> str:
+        """Returns a hexadecimal digest of the tasks."""
+        whole = self._all.digest()
+        if len(self.mode) == len(self._all.mode):
+            return whole
+        return hashlib.sha256(f"{whole} {self._count}".encode()).hexdigest()
+
+
+def _numbers(mode, seen: dict) -> np.ndarray:
+    """Returns the number of each task among those of its mode, and counts on in `seen`."""
+    found = []
+    for index in np.asarray(mode).tolist():
+        found.append(seen.get(index, 0))
+        seen[index] = found[-1] + 1
+    return np.array(found)
+
+
 def _check(episodes):
     check_episodes(episodes._replace(query_y=episodes.query_x) if _blind(episodes) else episodes)
     if _blind(episodes):
