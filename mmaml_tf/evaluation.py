@@ -63,13 +63,13 @@ def _held_out(learner, tasks, tasks_per_mode=None, seed=None):
         return tasks.held_out(**{k: v for k, v in given.items() if v is not None})
     if seed is not None:
         raise ValueError(f"seed={seed}: these tasks are drawn already; leave the seed out.")
-    if isinstance(tasks, Episodes | tf.data.Dataset | list | tuple):
+    if not hasattr(tasks, "batches"):
+        if not isinstance(tasks, Episodes | tf.data.Dataset | list | tuple):
+            raise ValueError(
+                f"tasks is a {type(tasks).__name__}; expected a task distribution, its "
+                "held_out(...), Episodes, a list of them, or a tf.data.Dataset of them."
+            )
         tasks = GivenTasks(tasks, learner.modes)
-    elif not hasattr(tasks, "batches"):
-        raise ValueError(
-            f"tasks is a {type(tasks).__name__}; expected a task distribution, its held_out(...), "
-            "Episodes, a list of them, or a tf.data.Dataset of them."
-        )
     return tasks if tasks_per_mode is None else FirstTasks(tasks, tasks_per_mode)
 
 

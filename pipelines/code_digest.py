@@ -31,7 +31,12 @@ _SUPERVISED_TRAINING = (
     "mmaml_tf/encoders.py",
     "mmaml_tf/learners.py",
 )
-_EVALUATION = ("mmaml_tf/bank.py", "mmaml_tf/evaluation.py")
+_EVALUATION = (
+    "mmaml_tf/bank.py",
+    "mmaml_tf/evaluation.py",
+    "mmaml_tf/report.py",
+    "mmaml_tf/task_metrics.py",
+)
 _EXPORT = ("mmaml_tf/export.py", "pipelines/export.py")
 
 #: Files and directories, by digest. Evaluation and export depend on the digest of training too.
