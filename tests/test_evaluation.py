@@ -126,7 +126,11 @@ def as_dataset(episodes):
     return tf.data.Dataset.from_tensor_slices(mm.Episodes(*episodes[:5])).batch(5)
 
 
-@pytest.mark.parametrize("make", [mm.Episodes._make, parts, as_dataset])
+def as_lists(episodes):
+    return [mm.Episodes(*(None if a is None else a.tolist() for a in episodes[:5]))]
+
+
+@pytest.mark.parametrize("make", [mm.Episodes._make, parts, as_lists, as_dataset])
 @pytest.mark.parametrize("modes", [True, False])
 def test_episodes_at_hand(learner, held_out, make, modes):
     episodes = held_out.episodes if modes else held_out.episodes._replace(mode=None)
@@ -136,7 +140,16 @@ def test_episodes_at_hand(learner, held_out, make, modes):
     np.testing.assert_allclose(found.values(measure="mae"), absolute, rtol=1e-4)
     assert found.modes == (MODES if modes else ("tasks",))
     assert found.mode.tolist() == (held_out.mode.tolist() if modes else [0] * 12)
-    assert found.digest == mm.evaluate(learner, episodes, batch=np.int64(5)).digest
+    if make is not as_lists:  # which are of double precision
+        assert found.digest == mm.evaluate(learner, episodes, batch=np.int64(5)).digest
+
+
+def test_a_held_out_set_without_modes(learner, held_out):
+    unknown = held_out._replace(episodes=held_out.episodes._replace(mode=None), modes=("all",))
+    found = mm.evaluate(learner, unknown, batch=5)
+    squared, _ = errors(learner, held_out.episodes)
+    np.testing.assert_allclose(found.values("all"), squared, rtol=1e-4)
+    assert found.digest == unknown.digest() != held_out.digest()
 
 
 def test_batches_of_many_shapes_share_a_graph(learner):

@@ -85,10 +85,10 @@ def evaluate(
         raise ValueError(
             f"tasks is a {type(tasks).__name__}; expected GoalTasks, or what its held_out returned."
         )
-    check_ready(learner)
     held_out = tasks if isinstance(tasks, HeldOutGoals) else tasks.held_out(**given)
     learner.check_modes(held_out.modes)
     learner.check_environment(held_out.env_id, rollouts)
+    check_ready(learner)
     number = np.arange(held_out.tasks)
     first = np.array([number[held_out.mode == m].min() for m in range(len(held_out.modes))])
     kept = number - first[held_out.mode] < examples_per_mode

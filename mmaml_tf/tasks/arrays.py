@@ -110,12 +110,13 @@ class ArrayTasks:
         inputs, targets = ([c] if isinstance(c, str) else list(c) for c in (inputs, targets))
         if twice := sorted({c for c in [*inputs, *targets] if [*inputs, *targets].count(c) > 1}):
             raise ValueError(f"column {twice[0]!r} is given twice among inputs and targets.")
-        if task in targets or (isinstance(mode, str) and mode in targets):
+        named = mode is not None and not isinstance(mode, Mapping)
+        if task in targets or (named and mode in targets):
             raise ValueError("a column of targets cannot be that of tasks or modes too.")
         label = columns.labels(f"column {task!r}", columns.column(frame, task))
         x = columns.joined(frame, "inputs", inputs, label)
         y = columns.joined(frame, "targets", targets, label)
-        if isinstance(mode, str):
+        if named:
             mode = columns.column(frame, mode)
         return cls(x, y, label, mode, **settings)
 

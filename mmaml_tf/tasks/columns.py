@@ -91,7 +91,9 @@ def modes(mode, task: Sequence) -> dict:
 
 def column(frame, name: str) -> np.ndarray:
     """Returns a column of a frame; raises ValueError where there is none, or two."""
-    if name not in list(frame.columns):
+    if not hasattr(frame, "columns"):
+        raise ValueError(f"frame is a {type(frame).__name__}; expected a pandas or Polars frame.")
+    if not isinstance(name, Hashable) or name not in list(frame.columns):
         raise ValueError(f"there is no column {name!r}; the frame has {list(frame.columns)}.")
     values = frame[name].to_numpy()
     if values.ndim != 1:

@@ -30,23 +30,24 @@ class GivenTasks:
     """
 
     def __init__(self, batches, modes: Sequence[str] = (), tasks: Sequence | None = None):
-        self._batches = [batches] if isinstance(batches, Episodes) else batches
         self._names = tuple(modes)
         self._known = None
         self.tasks = tasks
         if isinstance(batches, tf.data.Dataset):
-            first = batches.element_spec
+            self._batches, first = batches, batches.element_spec
+            _check(first)
             if int(batches.cardinality()) == tf.data.INFINITE_CARDINALITY:
                 raise ValueError(
                     "the dataset is endless; evaluate some of its batches, dataset.take(n)."
                 )
         else:
-            self._batches = list(self._batches)
+            batches = [batches] if isinstance(batches, Episodes) else batches
+            self._batches = [_arrays(episodes) for episodes in batches]
             if not self._batches:
                 raise ValueError("there are no tasks to evaluate: the list of Episodes is empty.")
             first = self._batches[0]
-        _check(first)
-        self._with_modes = first.mode is not None
+        # A dataset tells of nothing by a type of its own.
+        self._with_modes = not isinstance(first.mode, type(None) | tf.NoneTensorSpec)
 
     @property
     def mode(self) -> np.ndarray:
@@ -69,12 +70,12 @@ class GivenTasks:
         size = _TASKS_AT_ONCE if size is None else whole_number("batch", size)
         modes, sha = [], hashlib.sha256()
         for episodes in self._batches:
-            arrays = self._arrays(episodes)
-            modes.append(np.zeros(len(arrays[0]), np.int32) if arrays[4] is None else arrays[4])
+            arrays = _arrays(episodes)
+            modes.append(self._modes_of(arrays))
             _update(sha, arrays, modes[-1])
-            for start in range(0, len(arrays[0]), size):
+            for start in range(0, len(modes[-1]), size):
                 rows = slice(start, start + size)
-                part = Episodes(*(None if a is None else a[rows] for a in arrays))
+                part = Episodes(*(None if a is None else a[rows] for a in arrays[:5]))
                 yield part, {"loss": part.query_y}
         if not modes:
             raise ValueError("there are no tasks to evaluate: the dataset is empty.")
@@ -102,16 +103,15 @@ class GivenTasks:
                 pass
         return self._known
 
-    def _arrays(self, episodes):
-        _check(episodes)
-        arrays = [None if a is None else np.asarray(a) for a in episodes[:5]]
-        mode, tasks = arrays[4], len(arrays[0])
+    def _modes_of(self, episodes):
+        """Returns the modes of a batch, checked; 0 where it has none."""
+        mode, tasks = episodes.mode, len(episodes.support_x)
         if tasks == 0:
             raise ValueError("a batch of Episodes has no tasks; leave it out.")
         if (mode is not None) != self._with_modes:
             raise ValueError("some Episodes have modes and others have none; give all or none.")
         if mode is None:
-            return arrays
+            return np.zeros(tasks, np.int32)
         if mode.shape != (tasks,) or mode.dtype.kind not in "iu":
             raise ValueError(
                 f"mode has shape {mode.shape} and type {mode.dtype}; expected one integer for each "
@@ -120,7 +120,7 @@ class GivenTasks:
         if mode.min() < 0 or (self._names and mode.max() >= len(self._names)):
             names = f", which number {self._names}" if self._names else ""
             raise ValueError(f"mode is {mode.tolist()}; expected indices from 0{names}.")
-        return arrays
+        return mode.astype(np.int32)
 
 
 class FirstTasks:
@@ -172,14 +172,19 @@ def _numbers(mode, seen: dict) -> np.ndarray:
     return np.array(found)
 
 
+def _arrays(episodes) -> Episodes:
+    """Returns episodes as arrays, checked."""
+    if isinstance(episodes, Episodes):
+        episodes = Episodes(*(None if a is None else np.asarray(a) for a in episodes))
+    _check(episodes)
+    return episodes
+
+
 def _check(episodes):
-    check_episodes(episodes._replace(query_y=episodes.query_x) if _blind(episodes) else episodes)
-    if _blind(episodes):
+    blind = isinstance(episodes, Episodes) and episodes.query_y is None
+    check_episodes(episodes._replace(query_y=episodes.query_x) if blind else episodes)
+    if blind:
         raise ValueError("the Episodes have no query targets; an evaluation needs query_y.")
-
-
-def _blind(episodes):
-    return isinstance(episodes, Episodes) and episodes.query_y is None
 
 
 def _update(sha, arrays: Iterable[np.ndarray], mode):

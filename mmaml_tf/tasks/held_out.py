@@ -25,7 +25,9 @@ class HeldOut(NamedTuple):
 
     @property
     def mode(self) -> np.ndarray:
-        """The mode `[N]` of each task."""
+        """The mode `[N]` of each task; 0 where none is known."""
+        if self.episodes.mode is None:
+            return np.zeros(len(self.episodes.support_x), np.int32)
         return self.episodes.mode
 
     def batches(self, size: int | None = None) -> Iterator[tuple[Episodes, dict]]:
@@ -33,13 +35,13 @@ class HeldOut(NamedTuple):
         size = _TASKS_AT_ONCE if size is None else whole_number("batch", size)
         for start in range(0, len(self.mode), size):
             part = slice(start, start + size)
-            episodes = Episodes(*(a[part] for a in self.episodes[:5]))
+            episodes = Episodes(*(None if a is None else a[part] for a in self.episodes[:5]))
             yield episodes, {name: target[part] for name, target in self.targets.items()}
 
     def digest(self) -> str:
         """Returns a hexadecimal SHA-256 digest of all tasks and targets."""
         sha = hashlib.sha256(repr(self.modes).encode())
-        for array in (*self.episodes[:5], *self.targets.values()):
+        for array in (*self.episodes[:4], self.mode, *self.targets.values()):
             sha.update(str((array.dtype, array.shape)).encode())
             sha.update(np.ascontiguousarray(array).tobytes())
         return sha.hexdigest()
@@ -66,7 +68,7 @@ class HeldOut(NamedTuple):
     def only(self, modes) -> "HeldOut":
         """Returns the tasks of some modes, renumbered in the order given."""
         modes = check_known(modes, self.modes)
-        rows = [np.flatnonzero(self.episodes.mode == self.modes.index(mode)) for mode in modes]
+        rows = [np.flatnonzero(self.mode == self.modes.index(mode)) for mode in modes]
         mode = np.concatenate([np.full(len(r), i, np.int32) for i, r in enumerate(rows)])
         rows = np.concatenate(rows)
         take = {

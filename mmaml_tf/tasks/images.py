@@ -243,6 +243,7 @@ class HeldOutImages:
         self.tasks_per_mode = whole_number("tasks_per_mode", tasks_per_mode)
         self.seed = whole_number("seed", seed, None)
         self.modes = tasks.modes
+        self._digest = None
         self.mode = np.repeat(np.arange(len(self.modes), dtype=np.int32), self.tasks_per_mode)
 
     def batches(self, size: int | None = None) -> Iterator[tuple[Episodes, dict]]:
@@ -273,13 +274,15 @@ class HeldOutImages:
 
     def digest(self) -> str:
         """Returns a hexadecimal digest of the tasks: the images' digest and all draws."""
-        sha = hashlib.sha256(self.tasks.digest().encode())
-        for name in self.modes:
-            for index in range(self.tasks_per_mode):
-                draw = self._draw(name, index)
-                for array in (draw.rows, draw.turns, *draw.order):
-                    sha.update(array.astype("<i8").tobytes())
-        return sha.hexdigest()
+        if self._digest is None:  # it takes as long as drawing all tasks
+            sha = hashlib.sha256(self.tasks.digest().encode())
+            for name in self.modes:
+                for index in range(self.tasks_per_mode):
+                    draw = self._draw(name, index)
+                    for array in (draw.rows, draw.turns, *draw.order):
+                        sha.update(array.astype("<i8").tobytes())
+            self._digest = sha.hexdigest()
+        return self._digest
 
 
 # Pixels of the batches an evaluation works on at once.

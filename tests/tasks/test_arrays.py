@@ -284,6 +284,8 @@ def test_what_does_not_fit_is_refused(change, message):
 def test_frames_that_do_not_fit_are_refused(columns, arguments, message):
     with pytest.raises(ValueError, match=message):
         ArrayTasks.from_frame(frame(**columns), *arguments)
+    with pytest.raises(ValueError, match="frame is a dict; expected a pandas"):
+        ArrayTasks.from_frame({"user": TASK, "a": X, "y": Y}, "user", "a", "y")
 
 
 @pytest.mark.parametrize(
