@@ -32,8 +32,8 @@ def evaluate(
         tasks: a task distribution with `held_out`, or what that returned; or tasks at hand, as
             `Episodes`, a list of them, or a finite tf.data.Dataset of them, in batches of any
             sizes. Modes of these are indices of the learner's.
-        tasks_per_mode: tasks of each mode. By default a distribution draws as many as its
-            `held_out` does, and of other tasks all are taken, not only the first ones.
+        tasks_per_mode: tasks that a distribution draws of each mode, by default as many as its
+            `held_out` does; of other tasks, the first so many of each mode, by default all.
         seed: seed of the tasks that a distribution draws, by default that of its `held_out`.
         steps: inner steps that count as adapted; by default the inner loop's own.
         curve: numbers of inner steps to measure after, or one number for 0 to that many; by
@@ -44,8 +44,8 @@ def evaluate(
     Returns:
         A `Report` of each task's accuracy and loss, for tasks with class labels, or else of its
         loss against each kind of target, and of the metrics that the learner was compiled with,
-        which are reset for each task. A class of which a score is not finite is no hit.
-        Print the report, or ask it for estimates.
+        which are reset for each task. Scores that are not finite are no hit. Print the report,
+        or ask it for estimates.
 
     Raises:
         ValueError: for shapes that do not fit the learner, negative steps, a learner that is not
@@ -118,7 +118,7 @@ class Evaluator:
             self.learner.check_modes(held_out.modes)
         parts = []
         for episodes, targets in held_out.batches(batch):
-            self.learner.build_for(episodes)  # refuses what does not fit
+            self._check(episodes)
             path = self._predict(*_inputs(self.learner, episodes))
             parts.append(self._measure(episodes, targets, path))
         measures = {
@@ -126,6 +126,21 @@ class Evaluator:
         }
         curve = tuple(self.curve)
         return Report(measures, held_out.mode, held_out.modes, self.steps, curve, held_out.digest())
+
+    def _check(self, episodes):
+        """Raises ValueError for episodes whose points are not those of the learner."""
+        self.learner.build_for(episodes)
+        for name, built in zip(("x", "y"), self.learner.support_shapes, strict=True):
+            built = tuple(built[2:])
+            labels = name == "y" and self.learner.predicts_classes
+            expected = {(), (1,)} if labels else {built}
+            for half in ("support", "query"):
+                given = tuple(getattr(episodes, f"{half}_{name}").shape[2:])
+                if given not in expected:
+                    raise ValueError(
+                        f"{half}_{name} has points of shape {given}; this learner was built for "
+                        f"{built}."
+                    )
 
     def _measure(self, episodes, targets, path):
         """Returns what is measured of `[C, T, Q, ...]` predictions, by name, as `[C, T]`."""

@@ -199,6 +199,11 @@ def episodes(**changes):
         (lambda: tuple(factory.episodes()[:4]), "expected mmaml_tf.Episodes, got"),
         (lambda: episodes(query_y=None), "no query targets"),
         (lambda: episodes(query_x=np.zeros((4, 2, 3))), "query_x.*support_x|support_x.*query_x"),
+        (
+            lambda: episodes(support_x=np.zeros((4, 3, 2)), query_x=np.zeros((4, 2, 2))),
+            r"support_x has points of shape \(2,\); this learner was built for \(1,\)",
+        ),
+        (lambda: episodes(query_y=np.zeros((4, 2, 3))), "query_y has points of shape"),
         (lambda: [episodes(), episodes(mode=None)], "some Episodes have modes"),
         (lambda: episodes(mode=np.array([0, 1, 2, 0])), r"mode is \[0, 1, 2, 0\]; expected"),
         (lambda: episodes(mode=np.array([0, 1, -1, 0])), "expected indices from 0"),
