@@ -363,7 +363,8 @@ def test_unstable_rollouts_are_counted_once_a_stage():
 
 @pytest.mark.parametrize("rollouts", [1, 4])
 def test_an_unstable_rollout_is_no_sample(record, rollouts):
-    learner = policies.ready("ProMP", rollouts=rollouts, env_kwargs={"unstable_at": 1})
+    faulty = {"unstable_at": 2}
+    learner = policies.ready("ProMP", rollouts=rollouts, horizon=3, env_kwargs=faulty)
     calls = record(learner)
     report = evaluate(learner, policies.TASKS, tasks_per_mode=2).report
     first, *others = report.values()
