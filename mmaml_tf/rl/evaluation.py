@@ -8,6 +8,7 @@ from mmaml_tf.arguments import whole_number
 from mmaml_tf.evaluation import check_ready
 from mmaml_tf.report import Report
 from mmaml_tf.rl.goals import GoalTasks, HeldOutGoals
+from mmaml_tf.rl.learners import PolicyLearner
 from mmaml_tf.rl.trajectories import Trajectories
 
 # Tasks that are sampled at once.
@@ -73,6 +74,11 @@ def evaluate(
             of another environment of this package's, a negative number of steps, or a learner
             that chooses by mode and goals of other modes.
     """
+    if not isinstance(learner, PolicyLearner):
+        raise ValueError(
+            f"learner is a {type(learner).__name__}; expected a learner of policies, such as "
+            "mmaml_tf.rl.MultimodalProMP. mmaml_tf.evaluate takes the others."
+        )
     examples_per_mode = whole_number("examples_per_mode", examples_per_mode, 0)
     given = {"tasks_per_mode": tasks_per_mode, "seed": seed}
     given = {name: value for name, value in given.items() if value is not None}
