@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from mmaml_tf.episodes import Episodes
+from mmaml_tf.episodes import Episodes, check_episodes
 from mmaml_tf.inner_loop import check_steps
 from mmaml_tf.learners import Learner
 from mmaml_tf.report import Estimate, Report
@@ -129,7 +129,7 @@ class Evaluator:
 
     def _check(self, episodes):
         """Raises ValueError for episodes whose points are not those of the learner."""
-        self.learner.build_for(episodes)
+        check_episodes(episodes)
         for name, built in zip(("x", "y"), self.learner.support_shapes, strict=True):
             built = tuple(built[2:])
             labels = name == "y" and self.learner.predicts_classes

@@ -201,7 +201,7 @@ def episodes(**changes):
         (lambda: episodes(query_x=np.zeros((4, 2, 3))), "query_x.*support_x|support_x.*query_x"),
         (
             lambda: episodes(support_x=np.zeros((4, 3, 2)), query_x=np.zeros((4, 2, 2))),
-            r"support_x has points of shape \(2,\); this learner was built for \(1,\)",
+            r"support_x has points of shape \(2,\); .* built for \(1,\)",
         ),
         (lambda: episodes(query_y=np.zeros((4, 2, 3))), "query_y has points of shape"),
         (lambda: [episodes(), episodes(mode=None)], "some Episodes have modes"),
@@ -219,9 +219,9 @@ def test_what_is_no_task_is_refused(learner, given, message):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"steps": -1}, "steps is -1"),
-        ({"steps": True}, "steps is True"),
-        ({"curve": [0, 1.5]}, "steps is 1.5"),
+        ({"steps": -1}, "steps.*-1"),
+        ({"steps": True}, "steps.*True"),
+        ({"curve": [0, 1.5]}, "steps.*1.5"),
         ({"batch": 0}, "batch=0"),
         ({"batch": True}, "batch=True"),
         ({"tasks_per_mode": 0}, "tasks_per_mode=0"),
