@@ -20,4 +20,9 @@ def whole_number(name: str, value, least: int | None = 1) -> int:
     if not whole or (least is not None and value < least):
         bound = "" if least is None else f" of at least {least}"
         raise ValueError(f"{name}={value!r}: expected a whole number{bound}.")
+    if not -_LIMIT <= value < _LIMIT:
+        raise ValueError(f"{name}={value!r}: expected a whole number of at most 64 bits.")
     return int(value)
+
+
+_LIMIT = 2**63

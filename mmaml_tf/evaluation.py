@@ -2,111 +2,25 @@
 
 import numbers
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from mmaml_tf.episodes import Episodes, check_episodes
 from mmaml_tf.inner_loop import check_steps
+from mmaml_tf.learners import Learner
+from mmaml_tf.report import Estimate, Report
+from mmaml_tf.task_metrics import TaskMetrics
+from mmaml_tf.tasks.given import FirstTasks, GivenTasks
 
-
-class Estimate(NamedTuple):
-    """A mean over tasks and the half-width of its 95 % confidence interval.
-
-    Attributes:
-        mean: mean over n tasks; over several modes the unweighted mean of the modes' means.
-        ci95: 1.96 standard errors of that mean; the unit of independence is the task.
-        n: number of tasks.
-    """
-
-    mean: float
-    ci95: float
-    n: int
-
-    @classmethod
-    def of(cls, values, mode=None) -> "Estimate":
-        """Estimates the mean of `[n]` per-task values.
-
-        Args:
-            values: `[n]`.
-            mode: `[n]` mode of each task. The number of tasks of a mode is fixed, so that
-                differences between modes are no part of the error (stratified sampling).
-        """
-        values = np.asarray(values, np.float64)
-        mode = np.zeros(len(values)) if mode is None else np.asarray(mode)
-        strata = [values[mode == index] for index in np.unique(mode)]
-        variances = [s.var(ddof=1) / len(s) if len(s) > 1 else np.nan for s in strata]
-        error = np.sqrt(np.sum(variances)) / len(strata)
-        return cls(float(np.mean([s.mean() for s in strata])), float(1.96 * error), len(values))
-
-    def __str__(self):
-        return f"{self.mean:.3f} ± {self.ci95:.3f}"
-
-
-class Report(NamedTuple):
-    """What was measured on each held-out task, with one learner.
-
-    Attributes:
-        measures: by name, `[C, N]` values of N tasks after each of `curve` inner steps: the loss
-            against each kind of target, or accuracy and loss of a classification. The first is
-            the headline.
-        mode: `[N]` mode of each task.
-        modes: names of the modes.
-        steps: the number of inner steps that counts as adapted.
-        curve: the C numbers of inner steps that were measured.
-    """
-
-    measures: dict[str, np.ndarray]
-    mode: np.ndarray
-    modes: tuple[str, ...]
-    steps: int
-    curve: tuple[int, ...]
-
-    def estimate(self, mode: str | None = None, steps: int | None = None, measure=None) -> Estimate:
-        """Returns the mean over a mode (None: over all modes) after some inner steps."""
-        return self._estimate(self.values(mode, steps, measure), mode)
-
-    def values(self, mode: str | None = None, steps: int | None = None, measure=None):
-        """Returns the values `[n]` of a mode's tasks (None: of all) after some inner steps.
-
-        Raises:
-            ValueError: for a number of steps that was not measured.
-        """
-        measure = next(iter(self.measures)) if measure is None else measure
-        steps = self.steps if steps is None else steps
-        if steps not in self.curve:
-            raise ValueError(f"steps={steps} was not measured; measured were {self.curve}.")
-        values = self.measures[measure][self.curve.index(steps)]
-        return values if mode is None else values[self.mode == self.modes.index(mode)]
-
-    def difference(self, other: "Report", mode: str | None = None, measure=None) -> Estimate:
-        """Returns the mean paired difference self − other after adaptation.
-
-        Raises:
-            ValueError: when the two were not evaluated on the same number of tasks and modes.
-        """
-        if self.modes != other.modes or not np.array_equal(self.mode, other.mode):
-            raise ValueError("a paired difference needs both reports on the same held-out tasks.")
-        own, others = (r.values(mode, measure=measure) for r in (self, other))
-        return self._estimate(own - others, mode)
-
-    def _estimate(self, values, mode):
-        return Estimate.of(values, self.mode if mode is None else None)
-
-    def __str__(self):
-        steps = [f"after {steps} steps" for steps in (self.curve[0], self.steps)]
-        rows = [f"{'mode':12s} {steps[0]:>18s} {steps[1]:>18s}"]
-        for mode in (*self.modes, None):
-            before, after = self.estimate(mode, self.curve[0]), self.estimate(mode)
-            rows.append(f"{mode or 'overall':12s} {before!s:>18s} {after!s:>18s}")
-        return "\n".join(rows)
+__all__ = ["Estimate", "Evaluator", "Report", "evaluate", "predictions", "task_embeddings"]
 
 
 def evaluate(
     learner,
     tasks,
-    tasks_per_mode: int = 1000,
-    seed: int = 7,
+    tasks_per_mode: int | None = None,
+    seed: int | None = None,
     steps: int | None = None,
     curve: int | Sequence[int] | None = None,
     batch: int | None = None,
@@ -115,9 +29,12 @@ def evaluate(
 
     Args:
         learner: a built and compiled `Learner`.
-        tasks: a task distribution with `held_out`, or what that returned.
-        tasks_per_mode: tasks drawn of each mode, when `tasks` is a distribution.
-        seed: seed of those tasks.
+        tasks: a task distribution with `held_out`, or what that returned; or tasks at hand, as
+            `Episodes`, a list of them, or a finite tf.data.Dataset of them, in batches of any
+            sizes. Modes of these are indices of the learner's.
+        tasks_per_mode: tasks that a distribution draws of each mode, by default as many as its
+            `held_out` does; of other tasks, the first so many of each mode, by default all.
+        seed: seed of the tasks that a distribution draws, by default that of its `held_out`.
         steps: inner steps that count as adapted; by default the inner loop's own.
         curve: numbers of inner steps to measure after, or one number for 0 to that many; by
             default 0 and `steps`, which are always among them.
@@ -126,14 +43,45 @@ def evaluate(
 
     Returns:
         A `Report` of each task's accuracy and loss, for tasks with class labels, or else of its
-        loss against each kind of target; print it, or ask it for estimates.
+        loss against each kind of target, and of the metrics that the learner was compiled with,
+        which are reset for each task. Scores that are not finite are no hit. Print the report,
+        or ask it for estimates.
 
     Raises:
-        ValueError: for shapes that do not fit the learner, negative steps, or a learner that
-            chooses by mode and tasks of other modes.
+        ValueError: for shapes that do not fit the learner, negative steps, a learner that is not
+            compiled or has no weights, one that chooses by mode and tasks of other modes, an
+            endless dataset, or a metric that does not give one number for a task alone.
     """
-    held_out = tasks if hasattr(tasks, "batches") else tasks.held_out(tasks_per_mode, seed)
-    return Evaluator(learner, steps, curve)(held_out, batch)
+    evaluator = Evaluator(learner, steps, curve)
+    return evaluator(_held_out(learner, tasks, tasks_per_mode, seed), batch)
+
+
+def _held_out(learner, tasks, tasks_per_mode=None, seed=None):
+    """Returns what an evaluation takes as held-out tasks: with `batches`, `mode` and `modes`."""
+    if hasattr(tasks, "held_out"):
+        given = {"tasks_per_mode": tasks_per_mode, "seed": seed}
+        return tasks.held_out(**{k: v for k, v in given.items() if v is not None})
+    if seed is not None:
+        raise ValueError(f"seed={seed}: these tasks are drawn already; leave the seed out.")
+    if not hasattr(tasks, "batches"):
+        if not isinstance(tasks, Episodes | tf.data.Dataset | list | tuple):
+            raise ValueError(
+                f"tasks is a {type(tasks).__name__}; expected a task distribution, its "
+                "held_out(...), Episodes, a list of them, or a tf.data.Dataset of them."
+            )
+        tasks = GivenTasks(tasks, learner.modes)
+    return tasks if tasks_per_mode is None else FirstTasks(tasks, tasks_per_mode)
+
+
+def check_ready(learner) -> None:
+    """Raises ValueError for a learner that is not compiled or has no weights yet."""
+    if not learner.compiled:
+        raise ValueError("the learner is not compiled; call compile(optimizer, loss) first.")
+    if not learner.built:
+        raise ValueError(
+            "the learner has no weights yet; train it, load it from a file, or call "
+            "build_for(tasks.sample(1, seed=0)) to evaluate its initial ones."
+        )
 
 
 class Evaluator:
@@ -149,40 +97,77 @@ class Evaluator:
     """
 
     def __init__(self, learner, steps: int | None = None, curve=None):
+        if not isinstance(learner, Learner):
+            raise ValueError(
+                f"learner is a {type(learner).__name__}; expected a mmaml_tf.Learner. "
+                "mmaml_tf.rl.evaluate takes learners of policies."
+            )
+        check_ready(learner)
         self.learner = learner
         self.steps = check_steps(learner.inner_loop.steps if steps is None else steps)
         if isinstance(curve, numbers.Integral):
             curve = range(check_steps(curve) + 1)
-        self.curve = sorted({0, self.steps, *map(check_steps, curve or ())})
+        curve = () if curve is None else map(check_steps, curve)
+        self.curve = sorted({0, self.steps, *curve})
         self._predict = _predictor(learner, self.curve)
+        self._metrics = TaskMetrics(learner)
 
     def __call__(self, held_out, batch: int | None = None) -> Report:
         """Returns the `Report` of held-out tasks; see `evaluate`."""
-        self.learner.check_modes(held_out.modes)
+        if self.learner.needs_mode:
+            self.learner.check_modes(held_out.modes)
         parts = []
         for episodes, targets in held_out.batches(batch):
-            self.learner.build_for(episodes)
+            self._check(episodes)
             path = self._predict(*_inputs(self.learner, episodes))
-            parts.append(_measure(self.learner, targets, path))
+            parts.append(self._measure(episodes, targets, path))
         measures = {
             name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]
         }
-        return Report(measures, held_out.mode, held_out.modes, self.steps, tuple(self.curve))
+        curve = tuple(self.curve)
+        return Report(measures, held_out.mode, held_out.modes, self.steps, curve, held_out.digest())
+
+    def _check(self, episodes):
+        """Raises ValueError for episodes whose points are not those of the learner."""
+        check_episodes(episodes)
+        for name, built in zip(("x", "y"), self.learner.support_shapes, strict=True):
+            built = tuple(built[2:])
+            labels = name == "y" and self.learner.predicts_classes
+            expected = {(), (1,)} if labels else {built}
+            for half in ("support", "query"):
+                given = tuple(getattr(episodes, f"{half}_{name}").shape[2:])
+                if given not in expected:
+                    raise ValueError(
+                        f"{half}_{name} has points of shape {given}; this learner was built for "
+                        f"{built}."
+                    )
+
+    def _measure(self, episodes, targets, path):
+        """Returns what is measured of `[C, T, Q, ...]` predictions, by name, as `[C, T]`."""
+        measures = {}
+        tensors = [
+            self.learner.as_inputs(episodes._replace(query_y=target))[-1]
+            for target in targets.values()
+        ]
+        for name, target in zip(targets, tensors, strict=True):
+            if self.learner.predicts_classes:
+                measures["accuracy"] = _accuracies(target, path)
+                name = "loss"
+            losses = [self.learner.task_losses(target, predictions) for predictions in path]
+            measures[name] = np.stack(losses)
+        return measures | self._metrics(tensors[0], path, measures)
 
 
-def _measure(learner, targets, path):
-    """Returns what is measured of `[C, T, Q, ...]` predictions, by name, as `[C, T]`."""
-    measures = {}
-    for name, target in targets.items():
-        losses = np.stack([learner.task_losses(tf.constant(target), p) for p in path])
-        if learner.predicts_classes:
-            found = np.argmax(path, axis=-1) == np.reshape(target, path.shape[1:3])
-            # Among scores of which one is NaN, argmax finds that one.
-            found &= np.isfinite(path).all(axis=-1)
-            measures |= {"accuracy": found.mean(axis=-1), "loss": losses}
-        else:
-            measures[name] = losses
-    return measures
+def _accuracies(labels, path):
+    labels = np.reshape(labels, path.shape[1:3])
+    if labels.min() < 0 or labels.max() >= path.shape[-1]:
+        raise ValueError(
+            f"query_y has class labels from {labels.min()} to {labels.max()}; the learner has "
+            f"{path.shape[-1]} classes, 0 to {path.shape[-1] - 1}."
+        )
+    found = np.argmax(path, axis=-1) == labels
+    # Among scores of which one is NaN, argmax finds that one.
+    return (found & np.isfinite(path).all(axis=-1)).mean(axis=-1)
 
 
 def predictions(learner, episodes, steps: int) -> np.ndarray:
@@ -208,18 +193,40 @@ def _inputs(learner, episodes):
 def _predictor(learner, curve):
     """Returns a graph that predicts after each of some numbers of inner steps."""
 
-    # One graph for each shape: some layers are faster where the number of tasks is known.
-    @tf.function(autograph=False)
     def predict(support_x, support_y, query_x, mode):
         path, affine = learner.adaptation_path(support_x, support_y, mode, max(curve))
         support = support_x, support_y
         return tf.stack([learner.predict_adapted(path[s], affine, support, query_x) for s in curve])
 
-    return predict
+    # One graph for each shape: some layers are faster where the number of tasks is known. Tasks
+    # of many sizes share one graph instead.
+    of_shape = tf.function(predict, autograph=False)
+    of_any = tf.function(predict, autograph=False)
+    shapes = set()
+
+    def choose(*inputs):
+        shape = tuple(None if array is None else tuple(array.shape) for array in inputs)
+        if shape in shapes or len(shapes) < _GRAPHS:
+            shapes.add(shape)
+            return of_shape(*inputs)
+        sizes = [None if array is None else _of_any_size(array) for array in inputs]
+        return of_any.get_concrete_function(*sizes)(*(a for a in inputs if a is not None))
+
+    return choose
+
+
+def _of_any_size(array):
+    """Returns the type of batches of any numbers of tasks and points."""
+    rank = array.shape.rank
+    return tf.TensorSpec([None] * min(2, rank) + array.shape[2:].as_list(), array.dtype)
+
+
+# Shapes of batches that have a graph of their own.
+_GRAPHS = 4
 
 
 def task_embeddings(learner, held_out, batch: int | None = None) -> np.ndarray:
-    """Returns the embeddings `[N, E]` of held-out tasks' support sets."""
+    """Returns the embeddings `[N, E]` of held-out tasks' support sets; see `evaluate`."""
     embed = tf.function(learner.embed, autograph=False, reduce_retracing=True)
-    batches = (episodes for episodes, _ in held_out.batches(batch))
+    batches = (episodes for episodes, _ in _held_out(learner, held_out).batches(batch))
     return np.concatenate([embed(*learner.as_inputs(episodes)[:2]) for episodes in batches])

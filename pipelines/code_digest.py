@@ -31,7 +31,12 @@ _SUPERVISED_TRAINING = (
     "mmaml_tf/encoders.py",
     "mmaml_tf/learners.py",
 )
-_EVALUATION = ("mmaml_tf/bank.py", "mmaml_tf/evaluation.py")
+_EVALUATION = (
+    "mmaml_tf/bank.py",
+    "mmaml_tf/evaluation.py",
+    "mmaml_tf/report.py",
+    "mmaml_tf/task_metrics.py",
+)
 _EXPORT = ("mmaml_tf/export.py", "pipelines/export.py")
 
 #: Files and directories, by digest. Evaluation and export depend on the digest of training too.
@@ -40,6 +45,7 @@ _EXPORT = ("mmaml_tf/export.py", "pipelines/export.py")
 CODE = {
     "train_regression": (
         *_SUPERVISED_TRAINING,
+        "mmaml_tf/tasks/families.py",
         "mmaml_tf/tasks/functions.py",
         "pipelines/regression.py",
     ),
@@ -54,6 +60,8 @@ CODE = {
         "mmaml_tf/evaluation.py",
         "mmaml_tf/protonet.py",
         "mmaml_tf/tasks/class_splits.py",
+        "mmaml_tf/tasks/drawing.py",
+        "mmaml_tf/tasks/image_modes.py",
         "mmaml_tf/tasks/images.py",
         "mmaml_tf/tasks/splits",
         "pipelines/classification.py",

@@ -32,7 +32,7 @@ class Summary(NamedTuple):
     def of(cls, estimates: Sequence) -> "Summary":
         """Summarises one `mmaml_tf.evaluation.Estimate` per seed."""
         if len(estimates) == 1:
-            return cls(*estimates[0], 1)
+            return cls(*estimates[0][:3], 1)
         means = [estimate.mean for estimate in estimates]
         spread = float(np.std(means, ddof=1))
         return cls(float(np.mean(means)), spread, estimates[0].n, len(means))

@@ -29,8 +29,8 @@ def table_notes(results: Results) -> list[str]:
     unstable = [_share(results, c, c.unstable, f"of {_rollouts(c)}") for c in cells if c.unstable]
     if unstable:
         notes.append(
-            f"{_UNSTABLE} Rollouts of the evaluation whose simulation became unstable; from there "
-            f"on they earn nothing, which raises the return: {'; '.join(unstable)}."
+            f"{_UNSTABLE} Rollouts of the evaluation whose simulation became unstable; they are no "
+            f"part of their task's mean: {'; '.join(unstable)}."
         )
     skipped = [
         _share(results, c, c.skipped, f"in {_iterations(c)} iterations") for c in cells if c.skipped

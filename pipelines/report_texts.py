@@ -51,7 +51,7 @@ def spread_note(seeds: list[int], also: str = "") -> str:
         seeds: the seeds.
         also: what has an interval over tasks even where there are several seeds.
     """
-    interval = "95 % confidence interval (1.96 standard errors) over held-out tasks"
+    interval = "95 % confidence interval (Student's t) over held-out tasks"
     if len(seeds) == 1:
         return f"Values are mean ± half-width of the {interval}, for 1 seed ({seeds[0]})."
     return (

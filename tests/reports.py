@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import yaml
+from scipy import stats
 
 from pipelines import params as parameters
 from pipelines import scores
@@ -111,7 +112,8 @@ def pictures_of(part):
 def estimate(values, mode=None):
     """Mean and interval; of several modes with as many tasks each, from the modes' own."""
     values = np.asarray(values, np.float64)
-    if mode is None:
-        return np.mean(values), 1.96 * np.sqrt(np.var(values, ddof=1) / len(values))
-    each = np.array([estimate(values[mode == index]) for index in set(mode.tolist())])
-    return np.mean(values), np.sqrt(np.mean(each[:, 1] ** 2) / len(each))
+    strata = [values] if mode is None else [values[mode == index] for index in np.unique(mode)]
+    variances = np.array([np.var(stratum, ddof=1) / len(stratum) for stratum in strata])
+    freedom = variances.sum() ** 2 / np.sum(variances**2 / (len(strata[0]) - 1))
+    error = np.sqrt(variances.sum()) / len(strata)
+    return np.mean(values), stats.t.ppf(0.975, freedom) * error

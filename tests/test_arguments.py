@@ -22,3 +22,10 @@ def test_the_least_value_is_the_callers():
     assert whole_number("step", 0, least=0) == 0
     with pytest.raises(ValueError, match=r"seed=1.5: expected a whole number\."):
         whole_number("seed", 1.5, least=None)
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, np.uint64(2**63)])
+def test_numbers_that_tensorflow_cannot_hold_are_refused(value):
+    with pytest.raises(ValueError, match=r"seed=.* at most 64 bits"):
+        whole_number("seed", value, least=None)
+    assert whole_number("seed", 2**63 - 1, least=None) == 2**63 - 1

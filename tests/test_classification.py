@@ -71,14 +71,6 @@ def test_evaluation_reports_accuracy_and_loss_by_mode(recipe):
     np.testing.assert_allclose(again.measures["loss"], report.measures["loss"], atol=1e-5)
 
 
-def test_intervals_over_modes_leave_differences_between_modes_out():
-    values, mode = np.array([0.9, 1.0, 0.2, 0.4]), np.array([0, 0, 1, 1])
-    found = mm.evaluation.Estimate.of(values, mode)
-    variances = [0.05**2 * 2 / 2, 0.1**2 * 2 / 2]  # of the modes' means
-    assert found.mean == pytest.approx(0.625)
-    assert found.ci95 == pytest.approx(1.96 * np.sqrt(sum(variances)) / 2)
-
-
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_outputs_beyond_a_tasks_ways_stay_out(recipe):
     """A 5-way network on 3-way tasks gives and learns what a 3-way network would."""

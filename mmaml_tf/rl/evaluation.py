@@ -4,8 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmaml_tf.evaluation import Report
+from mmaml_tf.arguments import whole_number
+from mmaml_tf.evaluation import check_ready
+from mmaml_tf.report import Report
 from mmaml_tf.rl.goals import GoalTasks, HeldOutGoals
+from mmaml_tf.rl.learners import PolicyLearner
+from mmaml_tf.rl.trajectories import Trajectories
 
 # Tasks that are sampled at once.
 _BATCH = 40
@@ -29,7 +33,8 @@ class PolicyReport(NamedTuple):
     """What `evaluate` returns.
 
     Attributes:
-        report: a `Report` whose measure is "return", each task's mean over its rollouts.
+        report: a `Report` whose measure is "return", each task's mean over its stable rollouts.
+            One that became unstable is no sample; a task without any other has NaN.
         embeddings: `[N, E]` task embeddings, or None without an encoder.
         examples: `Examples` of the first tasks of each mode.
         unstable: rollouts in which the environment became unstable.
@@ -44,8 +49,8 @@ class PolicyReport(NamedTuple):
 def evaluate(
     learner,
     tasks: GoalTasks | HeldOutGoals,
-    tasks_per_mode: int = 100,
-    seed: int = 7,
+    tasks_per_mode: int | None = None,
+    seed: int | None = None,
     steps: int | None = None,
     rollouts=None,
     examples_per_mode: int = 4,
@@ -55,8 +60,8 @@ def evaluate(
     Args:
         learner: a `PolicyLearner`.
         tasks: a distribution of goals, or what its `held_out` returned.
-        tasks_per_mode: goals drawn of each mode, when `tasks` is a distribution.
-        seed: seed of those goals.
+        tasks_per_mode: goals that a distribution draws of each mode, by default 100.
+        seed: seed of those goals, by default 7.
         steps: number of inner steps; by default the inner loop's own.
         rollouts: a `Rollouts`; by default the one given to `compile`.
         examples_per_mode: tasks of each mode of which one rollout is kept.
@@ -65,13 +70,31 @@ def evaluate(
         A `PolicyReport`; `print(result.report)` shows it by mode.
 
     Raises:
-        ValueError: for a learner without environment, goals of another environment of this
-            package's, a negative number of steps, or a learner that chooses by mode and goals of
-            other modes.
+        ValueError: for a learner without environment or weights, or that is not compiled, goals
+            of another environment of this package's, a negative number of steps, or a learner
+            that chooses by mode and goals of other modes.
     """
-    held_out = tasks if isinstance(tasks, HeldOutGoals) else tasks.held_out(tasks_per_mode, seed)
+    if not isinstance(learner, PolicyLearner):
+        raise ValueError(
+            f"learner is a {type(learner).__name__}; expected a learner of policies, such as "
+            "mmaml_tf.rl.MultimodalProMP. mmaml_tf.evaluate takes the others."
+        )
+    examples_per_mode = whole_number("examples_per_mode", examples_per_mode, 0)
+    given = {"tasks_per_mode": tasks_per_mode, "seed": seed}
+    given = {name: value for name, value in given.items() if value is not None}
+    if isinstance(tasks, HeldOutGoals) and given:
+        raise ValueError(
+            f"{given}: held-out goals are drawn already, and all are taken; leave that out, or "
+            "give the distribution of goals."
+        )
+    if not isinstance(tasks, GoalTasks | HeldOutGoals):
+        raise ValueError(
+            f"tasks is a {type(tasks).__name__}; expected GoalTasks, or what its held_out returned."
+        )
+    held_out = tasks if isinstance(tasks, HeldOutGoals) else tasks.held_out(**given)
     learner.check_modes(held_out.modes)
     learner.check_environment(held_out.env_id, rollouts)
+    check_ready(learner)
     number = np.arange(held_out.tasks)
     first = np.array([number[held_out.mode == m].min() for m in range(len(held_out.modes))])
     kept = number - first[held_out.mode] < examples_per_mode
@@ -82,8 +105,8 @@ def evaluate(
         goals = goals._replace(origin=[*origin, index])
         stages = list(learner.stages(goals, steps, rollouts))
         trajectories = [stage.trajectories for stage in stages]
-        returns.append([t.returns().numpy().mean(axis=1) for t in trajectories])
-        unstable += sum(int((t.mask.numpy().min(axis=-1) == 0).sum()) for t in trajectories)
+        returns.append([_task_returns(t) for t in trajectories])
+        unstable += sum(int(np.sum(~_stable(t))) for t in trajectories)
         if learner.encoder is not None:
             embeddings.append(learner.embed(trajectories[0]).numpy())
         chosen = kept[index * _BATCH : index * _BATCH + len(goals.goal)]
@@ -96,6 +119,7 @@ def evaluate(
             held_out.modes,
             curve[-1],
             curve,
+            held_out.digest(),
         ),
         np.concatenate(embeddings) if embeddings else None,
         Examples(
@@ -103,3 +127,16 @@ def evaluate(
         ),
         unstable,
     )
+
+
+def _stable(trajectories: Trajectories) -> np.ndarray:
+    """Returns which rollouts were stable to their end, `[T, R]`."""
+    return np.asarray(trajectories.mask).min(axis=-1) > 0
+
+
+def _task_returns(trajectories: Trajectories) -> np.ndarray:
+    """Returns each task's mean return over its stable rollouts `[T]`, NaN where it has none."""
+    stable = _stable(trajectories)
+    total = np.sum(np.where(stable, trajectories.returns(), 0), axis=1)
+    count = stable.sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)

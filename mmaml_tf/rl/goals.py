@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from mmaml_tf.arguments import whole_number
 from mmaml_tf.episodes import prefetched
 
 _CORNERS = (45, 135, 225, 315)
@@ -135,6 +136,7 @@ class GoalModes:
         Returns:
             `[T, G]` float64.
         """
+        tasks = whole_number("tasks", tasks)
         mode = rng.integers(len(self.modes), size=tasks)
         return self.place(self.centres[mode], rng.standard_normal((tasks, 2)), np)
 
@@ -162,9 +164,10 @@ class GoalModes:
         whole = isinstance(modes, numbers.Integral) and not isinstance(modes, bool)
         if whole and modes in sets:
             return sets[modes]
-        several = isinstance(modes, Sequence) and not isinstance(modes, str)
+        several = isinstance(modes, Sequence | np.ndarray) and not isinstance(modes, str)
         names = tuple(modes) if several else (modes,)
-        if not names or not set(names) <= set(known) or len(set(names)) < len(names):
+        strings = all(isinstance(name, str) for name in names)
+        if not (names and strings and set(names) <= set(known) and len(set(names)) == len(names)):
             raise ValueError(
                 f"modes={modes!r} of {self.environment!r}: give a number of modes among "
                 f"{tuple(sets)}, or different names among {tuple(known)}."
@@ -209,10 +212,10 @@ class GoalTasks:
             `Goals` of T tasks, as tensors.
 
         Raises:
-            ValueError: for fewer than one task.
+            ValueError: for fewer than one task, or numbers that are not whole.
         """
-        _check_count("tasks", tasks)
-        return self._sample(tasks, seed, step)
+        tasks, seed = whole_number("tasks", tasks), whole_number("seed", seed, None)
+        return self._sample(tasks, seed, whole_number("step", step, 0))
 
     def dataset(self, tasks: int, seed: int, start: int = 0) -> tf.data.Dataset:
         """Returns the endless sequence of batches from step `start` on.
@@ -223,13 +226,13 @@ class GoalTasks:
             start: first step; resuming at step n needs nothing but `start=n`.
 
         Raises:
-            ValueError: for fewer than one task.
+            ValueError: for fewer than one task, or numbers that are not whole.
         """
-        _check_count("tasks", tasks)
-        steps = tf.data.Dataset.range(start, tf.int64.max)
+        tasks, seed = whole_number("tasks", tasks), whole_number("seed", seed, None)
+        steps = tf.data.Dataset.range(whole_number("start", start, 0), tf.int64.max)
         return prefetched(steps.map(lambda step: self._sample(tasks, seed, step)), 4)
 
-    def held_out(self, tasks_per_mode: int, seed: int) -> "HeldOutGoals":
+    def held_out(self, tasks_per_mode: int = 100, seed: int = 7) -> "HeldOutGoals":
         """Draws the fixed goals of an evaluation, equally many of each mode.
 
         A mode's goals do not depend on which other modes are drawn beside it.
@@ -241,7 +244,8 @@ class GoalTasks:
         Raises:
             ValueError: for fewer than one task per mode.
         """
-        _check_count("tasks_per_mode", tasks_per_mode)
+        tasks_per_mode = whole_number("tasks_per_mode", tasks_per_mode)
+        seed = whole_number("seed", seed, None)
         # No training sequence has a negative step, so no training batch holds these goals.
         origin = _origin(seed, -1)
         shape = [tasks_per_mode, 2]
@@ -309,7 +313,7 @@ class HeldOutGoals(NamedTuple):
         Raises:
             ValueError: for a batch of fewer than one task.
         """
-        _check_count("batch", batch)
+        batch = whole_number("batch", batch)
         for start in range(0, self.tasks, batch):
             part = slice(start, start + batch)
             yield Goals(self.goals.goal[part], self.goals.mode[part], self.goals.origin)
@@ -321,11 +325,6 @@ class HeldOutGoals(NamedTuple):
             sha.update(str((array.dtype, array.shape)).encode())
             sha.update(np.ascontiguousarray(array).tobytes())
         return sha.hexdigest()
-
-
-def _check_count(name, value):
-    if value < 1:
-        raise ValueError(f"{name}={value}: expected at least 1.")
 
 
 def _origin(seed, step):

@@ -1,11 +1,15 @@
 """Task distributions. They know nothing of learning."""
 
+from mmaml_tf.tasks.arrays import ArrayTasks
 from mmaml_tf.tasks.class_splits import ClassSplit, class_split
-from mmaml_tf.tasks.functions import FAMILIES, FunctionTasks, register_family
-from mmaml_tf.tasks.images import ImageMode, ImageTasks
+from mmaml_tf.tasks.families import FAMILIES, register_family
+from mmaml_tf.tasks.functions import FunctionTasks
+from mmaml_tf.tasks.image_modes import ImageMode
+from mmaml_tf.tasks.images import ImageTasks
 
 __all__ = [
     "FAMILIES",
+    "ArrayTasks",
     "ClassSplit",
     "FunctionTasks",
     "ImageMode",

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from mmaml_tf.tasks.functions import FAMILIES, Draw, FunctionTasks
+from mmaml_tf.tasks.families import FAMILIES, Draw
+from mmaml_tf.tasks.functions import FunctionTasks
 from mmaml_tf.tasks.held_out import HeldOut
 
 # Values of one chunk of tasks × particles × points that are in memory at once.

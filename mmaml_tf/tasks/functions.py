@@ -1,83 +1,16 @@
-"""Few-shot regression: tasks that are one-dimensional functions of several families.
-
-A family is one function of `draw`. It draws its parameters with `draw(low, high)`, each uniform
-and independent, and returns the function of x that they define. To add a family:
-
-    @register_family("cosine")
-    def cosine(draw):
-        amplitude = draw(0.1, 5.0)
-        return lambda x: amplitude * tf.cos(x)
-"""
+"""Few-shot regression: tasks that are one-dimensional functions of several `families`."""
 
 import hashlib
-import inspect
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 
+from mmaml_tf.arguments import whole_number
 from mmaml_tf.episodes import Episodes, prefetched
+from mmaml_tf.tasks.families import ALGORITHM, FAMILIES, MODE_SETS, Draw, family_text
 from mmaml_tf.tasks.held_out import HeldOut
-
-#: every known family by name, in the order of registration
-FAMILIES: dict[str, Callable] = {}
-
-# The published mode sets.
-MODE_SETS = {
-    2: ("sinusoid", "linear"),
-    3: ("sinusoid", "linear", "quadratic"),
-    5: ("sinusoid", "linear", "quadratic", "tanh", "absolute"),
-}
-
-# All draws use one generator on every device, so that a seed means the same tasks everywhere.
-_ALGORITHM = "philox"
-
-
-def register_family(name: str):
-    """Registers a function family under `name`, for use as a mode of `FunctionTasks`."""
-
-    def register(family):
-        FAMILIES[name] = family
-        return family
-
-    return register
-
-
-@register_family("sinusoid")
-def sinusoid(draw):
-    """A·sin(x − p) with A in [0.1, 5] and p in [0, π]."""
-    amplitude, phase = draw(0.1, 5.0), draw(0.0, math.pi)
-    return lambda x: amplitude * tf.sin(x - phase)
-
-
-@register_family("linear")
-def linear(draw):
-    """s·x + b with s and b in [−3, 3]."""
-    slope, bias = draw(-3.0, 3.0), draw(-3.0, 3.0)
-    return lambda x: slope * x + bias
-
-
-@register_family("quadratic")
-def quadratic(draw):
-    """a·(x − c)² + b with |a| in [0.02, 0.15] of random sign, c and b in [−3, 3]."""
-    curvature = draw(0.02, 0.15) * tf.sign(draw(-1.0, 1.0))
-    centre, bias = draw(-3.0, 3.0), draw(-3.0, 3.0)
-    return lambda x: curvature * tf.square(x - centre) + bias
-
-
-@register_family("tanh")
-def tanh(draw):
-    """s·tanh(x − c) + b with s, c and b in [−3, 3]."""
-    slope, centre, bias = draw(-3.0, 3.0), draw(-3.0, 3.0), draw(-3.0, 3.0)
-    return lambda x: slope * tf.tanh(x - centre) + bias
-
-
-@register_family("absolute")
-def absolute(draw):
-    """s·|x − c| + b with s, c and b in [−3, 3]."""
-    slope, centre, bias = draw(-3.0, 3.0), draw(-3.0, 3.0), draw(-3.0, 3.0)
-    return lambda x: slope * tf.abs(x - centre) + bias
 
 
 class FunctionTasks:
@@ -113,18 +46,15 @@ class FunctionTasks:
                 f"modes={modes}: give different families among {tuple(FAMILIES)}, or add one "
                 "with register_family(name)."
             )
-        for name, points in (("support", support), ("query", query)):
-            if not isinstance(points, int) or points < 1:
-                raise ValueError(f"{name}={points!r}: a task needs at least one {name} point.")
-        if noise < 0:
-            raise ValueError(f"noise={noise}: a standard deviation is not negative.")
-        if not x_range[0] < x_range[1]:
-            raise ValueError(f"x_range={x_range}: the lower bound must be below the upper one.")
         self.modes = modes
-        self.support = support
-        self.query = query
-        self.noise = float(noise)
-        self.x_range = (float(x_range[0]), float(x_range[1]))
+        self.support = whole_number("support", support)
+        self.query = whole_number("query", query)
+        (self.noise,) = _finite("noise", [noise], "a standard deviation, finite and not negative")
+        self.x_range = _finite("x_range", x_range, "two finite bounds, the lower one first")
+        if self.noise < 0:
+            raise ValueError(f"noise={noise}: a standard deviation is not negative.")
+        if len(self.x_range) != 2 or not self.x_range[0] < self.x_range[1]:
+            raise ValueError(f"x_range={x_range}: the lower bound must be below the upper one.")
         self._graphs = {}
 
     def sample(self, tasks: int, seed: int, step: int = 0) -> Episodes:
@@ -141,7 +71,9 @@ class FunctionTasks:
         Raises:
             ValueError: when T is not a positive multiple of the number of modes.
         """
-        return self._draw(self._tasks_per_mode(tasks), seed, step)[0]
+        tasks = self._tasks_per_mode(tasks)
+        seed, step = whole_number("seed", seed, None), whole_number("step", step, 0)
+        return self._draw(tasks, seed, step)[0]
 
     def dataset(self, tasks: int, seed: int, start: int = 0) -> tf.data.Dataset:
         """Returns the endless sequence of batches from step `start` on, for `learner.fit`.
@@ -152,16 +84,19 @@ class FunctionTasks:
             start: first step; resuming at step n needs nothing but `start=n`.
         """
         draw = self._graph(self._tasks_per_mode(tasks))
-        steps = tf.data.Dataset.range(start, tf.int64.max)
+        seed = whole_number("seed", seed, None)
+        steps = tf.data.Dataset.range(whole_number("start", start, 0), tf.int64.max)
         return prefetched(steps.map(lambda step: draw(tf.constant(seed, tf.int64), step)), 4)
 
-    def held_out(self, tasks_per_mode: int, seed: int) -> HeldOut:
+    def held_out(self, tasks_per_mode: int = 1000, seed: int = 7) -> HeldOut:
         """Draws the fixed tasks of an evaluation.
 
         Args:
-            tasks_per_mode: tasks of each mode.
+            tasks_per_mode: tasks of each mode, at least 1.
             seed: the evaluation's own seed; its tasks differ from every training batch's.
         """
+        tasks_per_mode = whole_number("tasks_per_mode", tasks_per_mode)
+        seed = whole_number("seed", seed, None)
         # No training sequence has a negative step, so no training batch is among these tasks.
         episodes, clean, _ = self._draw(tasks_per_mode, seed, -1)
         episodes = Episodes(*(a.numpy() for a in episodes))
@@ -179,6 +114,8 @@ class FunctionTasks:
         Returns:
             `Episodes` of T tasks whose queries are the grid and their noise-free values.
         """
+        tasks_per_mode = whole_number("tasks_per_mode", tasks_per_mode)
+        seed = whole_number("seed", seed, None)
         episodes, _, curves = self._draw(tasks_per_mode, seed, -1, grid)
         grid = tf.reshape(tf.constant(grid, tf.float32), [1, -1, 1])
         query_x = tf.tile(grid, [len(curves), 1, 1])
@@ -195,16 +132,21 @@ class FunctionTasks:
         }
 
     def digest(self) -> str:
-        """Returns a hexadecimal digest of the distribution: its settings and families' code."""
-        sources = [inspect.getsource(FAMILIES[mode]) for mode in self.modes]
-        text = json.dumps([self.config(), sources], sort_keys=True)
+        """Returns a hexadecimal digest of the distribution: its settings and families' code.
+
+        Raises:
+            ValueError: for a family that holds what has no text of its own, see `callables`.
+        """
+        families = [family_text(mode, FAMILIES[mode]) for mode in self.modes]
+        text = json.dumps([self.config(), families], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _tasks_per_mode(self, tasks):
-        if tasks < 1 or tasks % len(self.modes):
+        tasks = whole_number("tasks", tasks)
+        if tasks % len(self.modes):
             raise ValueError(
-                f"tasks={tasks}: a balanced batch of {len(self.modes)} modes needs a positive "
-                f"multiple of {len(self.modes)}."
+                f"tasks={tasks}: a balanced batch of {len(self.modes)} modes needs a multiple of "
+                f"{len(self.modes)}."
             )
         return tasks // len(self.modes)
 
@@ -223,13 +165,13 @@ class FunctionTasks:
         """Returns episodes, their noise-free query targets, and the functions on a grid."""
         # Of one type however it is given: the type takes part in what is drawn.
         step = tf.cast(step, tf.int64)
-        key = tf.random.fold_in(_key(seed), step, alg=_ALGORITHM)
+        key = tf.random.fold_in(_key(seed), step, alg=ALGORITHM)
         points = self.support + self.query
         grid = tf.reshape(tf.constant(grid, tf.float32), [1, -1, 1])
         parts = []
         for index, mode in enumerate(self.modes):
             # The stream belongs to the family's name: a task set of other modes leaves it alone.
-            draw = Draw(tf.random.fold_in(key, _stable_hash(mode), alg=_ALGORITHM), per_mode)
+            draw = Draw(tf.random.fold_in(key, _stable_hash(mode), alg=ALGORITHM), per_mode)
             function = FAMILIES[mode](draw)
             x = draw(*self.x_range, points)
             clean = function(x)
@@ -242,32 +184,15 @@ class FunctionTasks:
         return episodes, clean[:, k:], curves
 
 
-class Draw:
-    """Draws independent values for n tasks, each draw from a stream of its own.
-
-    Args:
-        key: `[2]` stateless seed.
-        tasks: number of tasks n.
-    """
-
-    def __init__(self, key, tasks: int):
-        self._key = key
-        self._tasks = tasks
-        self._draws = 0
-
-    def __call__(self, low: float, high: float, points: int = 1):
-        """Returns uniform values in [low, high), `[n, points, 1]`."""
-        shape = [self._tasks, points, 1]
-        return tf.random.stateless_uniform(shape, self._next(), low, high, alg=_ALGORITHM)
-
-    def normal(self, points: int):
-        """Returns standard normal values, `[n, points, 1]`."""
-        shape = [self._tasks, points, 1]
-        return tf.random.stateless_normal(shape, self._next(), alg=_ALGORITHM)
-
-    def _next(self):
-        self._draws += 1
-        return tf.random.fold_in(self._key, self._draws, alg=_ALGORITHM)
+def _finite(name, values, expected):
+    """Returns numbers of the user's as floats; raises ValueError where they are none."""
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        numbers = (math.nan,)
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{name}={values!r}: expected {expected}.")
+    return numbers
 
 
 def _key(seed):

@@ -1,11 +1,12 @@
 """Held-out tasks: what an evaluation runs on."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from mmaml_tf.arguments import whole_number
 from mmaml_tf.episodes import Episodes
 
 
@@ -24,21 +25,23 @@ class HeldOut(NamedTuple):
 
     @property
     def mode(self) -> np.ndarray:
-        """The mode `[N]` of each task."""
+        """The mode `[N]` of each task; 0 where none is known."""
+        if self.episodes.mode is None:
+            return np.zeros(len(self.episodes.support_x), np.int32)
         return self.episodes.mode
 
     def batches(self, size: int | None = None) -> Iterator[tuple[Episodes, dict]]:
         """Yields the tasks in order as (`Episodes` of at most `size` tasks, their targets)."""
-        size = size or _TASKS_AT_ONCE
+        size = _TASKS_AT_ONCE if size is None else whole_number("batch", size)
         for start in range(0, len(self.mode), size):
             part = slice(start, start + size)
-            episodes = Episodes(*(a[part] for a in self.episodes[:5]))
+            episodes = Episodes(*(None if a is None else a[part] for a in self.episodes[:5]))
             yield episodes, {name: target[part] for name, target in self.targets.items()}
 
     def digest(self) -> str:
         """Returns a hexadecimal SHA-256 digest of all tasks and targets."""
         sha = hashlib.sha256(repr(self.modes).encode())
-        for array in (*self.episodes[:5], *self.targets.values()):
+        for array in (*self.episodes[:4], self.mode, *self.targets.values()):
             sha.update(str((array.dtype, array.shape)).encode())
             sha.update(np.ascontiguousarray(array).tobytes())
         return sha.hexdigest()
@@ -64,10 +67,8 @@ class HeldOut(NamedTuple):
 
     def only(self, modes) -> "HeldOut":
         """Returns the tasks of some modes, renumbered in the order given."""
-        unknown = [mode for mode in modes if mode not in self.modes]
-        if unknown:
-            raise ValueError(f"modes {unknown} are not among the held-out tasks' {self.modes}.")
-        rows = [np.flatnonzero(self.episodes.mode == self.modes.index(mode)) for mode in modes]
+        modes = check_known(modes, self.modes)
+        rows = [np.flatnonzero(self.mode == self.modes.index(mode)) for mode in modes]
         mode = np.concatenate([np.full(len(r), i, np.int32) for i, r in enumerate(rows)])
         rows = np.concatenate(rows)
         take = {
@@ -76,8 +77,19 @@ class HeldOut(NamedTuple):
         return HeldOut(
             Episodes(**take, mode=mode, origin=self.episodes.origin),
             {name: target[rows] for name, target in self.targets.items()},
-            tuple(modes),
+            modes,
         )
+
+
+def check_known(modes: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Returns names of modes; raises ValueError for none, unknown ones, or one given twice."""
+    modes = (modes,) if isinstance(modes, str) else tuple(modes)
+    unknown = [mode for mode in modes if mode not in known]
+    if unknown:
+        raise ValueError(f"modes {unknown} are not among the held-out tasks' {tuple(known)}.")
+    if not modes or len(set(modes)) < len(modes):
+        raise ValueError(f"modes={modes}: give at least one, each once.")
+    return modes
 
 
 # Tasks of the batches an evaluation works on at once.

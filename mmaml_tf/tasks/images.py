@@ -1,66 +1,24 @@
 """Few-shot classification: N-way K-shot episodes of images from several datasets.
 
 A mode is a dataset: an `ImageMode` with its images, its classes of each split, and whether
-classes are rotated. To add one, give any folder of class folders to `mmaml_tf.datasets`.
+classes are rotated. To add one, give any folder of class folders to `mmaml_tf.datasets`, or
+arrays to `ImageMode.from_arrays`.
 """
 
 import hashlib
-import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from mmaml_tf.division import processors
-from mmaml_tf.episodes import Episodes, prefetched
-from mmaml_tf.tasks.class_splits import ClassSplit, class_split
-
-if TYPE_CHECKING:
-    from mmaml_tf.datasets import PreparedImages
-
-#: modes whose classes are rotated by a random quarter turn, a new one in each task
-ROTATED = ("omniglot",)
-
-SPLITS = ("train", "validation", "test")
-
-
-class ImageMode(NamedTuple):
-    """The images of one mode.
-
-    Attributes:
-        name: name of the mode.
-        images: `[n, H, W, C]` bytes with C 1 or 3, those of a class together.
-        offsets: `{class: (start, stop)}`, where the images of each class are.
-        split: which classes are for training, validation and test.
-        rotated: whether each class of a task is turned by a random multiple of 90°.
-        digest: digest of the images.
-    """
-
-    name: str
-    images: np.ndarray
-    offsets: dict[str, tuple[int, int]]
-    split: ClassSplit
-    rotated: bool = False
-    digest: str = ""
-
-    @classmethod
-    def of(cls, images: "PreparedImages", split: str | ClassSplit | None = None) -> "ImageMode":
-        """Makes a mode of a prepared dataset.
-
-        Args:
-            images: what `mmaml_tf.datasets.prepare` returned.
-            split: a `ClassSplit`, or the name of one; by default the published protocol's.
-        """
-        if not isinstance(split, ClassSplit):
-            split = class_split(images.name, split)
-        ends = images.offsets.tolist()
-        ranges = itertools.pairwise(ends)
-        offsets = dict(zip(images.classes, ranges, strict=True))
-        rotated = images.name in ROTATED
-        return cls(images.name, images.images, offsets, split, rotated, images.digest)
+from mmaml_tf.arguments import whole_number
+from mmaml_tf.episodes import Episodes
+from mmaml_tf.tasks.drawing import balanced_modes, check_split, dataset_of, generator
+from mmaml_tf.tasks.held_out import check_known
+from mmaml_tf.tasks.image_modes import ImageMode
 
 
 class _Draw(NamedTuple):
@@ -104,6 +62,9 @@ class ImageTasks:
         channels: int = 3,
         fewer_ways: bool = False,
     ):
+        modes = [modes] if isinstance(modes, ImageMode) else list(modes)
+        if other := [mode for mode in modes if not isinstance(mode, ImageMode)]:
+            raise ValueError(f"modes holds {other[0]!r}; expected ImageModes.")
         self._sources = {mode.name: mode for mode in modes}
         if not modes or len(self._sources) < len(modes):
             names = [mode.name for mode in modes]
@@ -111,25 +72,17 @@ class ImageTasks:
         sizes = {mode.name: mode.images.shape[1:3] for mode in modes}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"the modes have images of different sizes: {sizes}.")
-        if channels not in (1, 3) or channels < max(mode.images.shape[3] for mode in modes):
+        least = max(mode.images.shape[3] for mode in modes)
+        if whole_number("channels", channels) not in (1, 3) or channels < least:
             raise ValueError(f"channels={channels}: expected 3, or 1 if all images are gray.")
-        if split not in SPLITS:
-            raise ValueError(f"split={split!r}: expected one of {SPLITS}.")
-        for name, number, least in (
-            ("ways", ways, 2),
-            ("support", support, 1),
-            ("queries", queries, 1),
-        ):
-            if not isinstance(number, int) or number < least:
-                raise ValueError(f"{name}={number!r}: expected a whole number of at least {least}.")
         self.modes = tuple(self._sources)
-        self.ways = ways
-        self.support = support
-        self.queries = queries
-        self.split = split
-        self.channels = channels
+        self.ways = whole_number("ways", ways, 2)
+        self.support = whole_number("support", support)
+        self.queries = whole_number("queries", queries)
+        self.split = check_split(split)
+        self.channels = int(channels)
         self.fewer_ways = fewer_ways
-        self.image_shape = (*modes[0].images.shape[1:3], channels)
+        self.image_shape = (*modes[0].images.shape[1:3], self.channels)
         self._ranges = {name: self._class_ranges(mode) for name, mode in self._sources.items()}
 
     def _class_ranges(self, mode):
@@ -176,18 +129,17 @@ class ImageTasks:
         Raises:
             ValueError: when T is not positive, or a mode has fewer ways than the others.
         """
-        if tasks < 1:
-            raise ValueError(f"tasks={tasks}: a batch needs at least one task.")
+        tasks = whole_number("tasks", tasks)
+        seed, step = whole_number("seed", seed, None), whole_number("step", step, 0)
         fewer = [mode for mode in self.modes if self.ways_of(mode) < self.ways]
         if fewer:
             raise ValueError(
                 f"modes {fewer} have tasks of fewer than {self.ways} classes, which do not fit in "
                 "one batch with others; evaluate them instead (held_out), or leave them out."
             )
-        modes = np.sort((np.arange(tasks) + step * tasks) % len(self.modes))
         draws = [
             (self.modes[index], self._draw(self.modes[index], seed, "train", step, position))
-            for position, index in enumerate(modes)
+            for position, index in enumerate(balanced_modes(tasks, len(self.modes), step))
         ]
         return self._episodes(draws, np.array([seed, step], np.int64))
 
@@ -199,31 +151,13 @@ class ImageTasks:
             seed: seed of the sequence.
             start: first step; resuming at step n needs nothing but `start=n`.
         """
-        first = self.sample(tasks, seed, start)  # what is wrong is told here
+        return dataset_of(self.sample, tasks, seed, start, fixed=True)
 
-        def draw(step):
-            return list(self.sample(tasks, seed, int(step)))
-
-        @tf.autograph.experimental.do_not_convert
-        def batch(step):
-            tensors = tf.numpy_function(draw, [step], [array.dtype for array in first])
-            for tensor, array in zip(tensors, first, strict=True):
-                tensor.set_shape(array.shape)
-            return Episodes(*tensors)
-
-        # NumPy lets go of Python's lock while it copies, so that several draw at the same time. In
-        # threads of their own they do not hold up the training step.
-        at_once = max(1, processors() // 4)
-        options = tf.data.Options()
-        options.threading.private_threadpool_size = at_once
-        batches = tf.data.Dataset.counter(start).map(batch, num_parallel_calls=at_once)
-        return prefetched(batches.with_options(options), 2)
-
-    def held_out(self, tasks_per_mode: int, seed: int) -> "HeldOutImages":
+    def held_out(self, tasks_per_mode: int = 1000, seed: int = 7) -> "HeldOutImages":
         """Draws the fixed tasks of an evaluation.
 
         Args:
-            tasks_per_mode: tasks of each mode.
+            tasks_per_mode: tasks of each mode, at least 1.
             seed: the evaluation's own seed; its tasks differ from every training batch's.
         """
         return HeldOutImages(self, tasks_per_mode, seed)
@@ -249,8 +183,7 @@ class ImageTasks:
 
     def _draw(self, mode, seed, purpose, step, position):
         """Draws one task; a function of its arguments and the mode's classes alone."""
-        key = f"{mode} {purpose} {seed} {step} {position}"
-        rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16]))
+        rng = generator(mode, purpose, seed, step, position)
         ranges, ways = self._ranges[mode], self.ways_of(mode)
         chosen = ranges[rng.choice(len(ranges), ways, replace=False)]
         points = self.support + self.queries
@@ -306,16 +239,16 @@ class HeldOutImages:
     """
 
     def __init__(self, tasks: ImageTasks, tasks_per_mode: int, seed: int):
-        if tasks_per_mode < 1:
-            raise ValueError(f"tasks_per_mode={tasks_per_mode}: expected at least one task.")
         self.tasks = tasks
-        self.tasks_per_mode = tasks_per_mode
-        self.seed = seed
+        self.tasks_per_mode = whole_number("tasks_per_mode", tasks_per_mode)
+        self.seed = whole_number("seed", seed, None)
         self.modes = tasks.modes
-        self.mode = np.repeat(np.arange(len(self.modes), dtype=np.int32), tasks_per_mode)
+        self._digest = None
+        self.mode = np.repeat(np.arange(len(self.modes), dtype=np.int32), self.tasks_per_mode)
 
     def batches(self, size: int | None = None) -> Iterator[tuple[Episodes, dict]]:
         """Yields the tasks in order as (`Episodes` of at most `size` tasks, targets by name)."""
+        size = None if size is None else whole_number("batch", size)
         for name in self.modes:
             images = self.tasks.ways_of(name) * (self.tasks.support + self.tasks.queries)
             pixels = images * math.prod(self.tasks.image_shape[:2])
@@ -333,9 +266,7 @@ class HeldOutImages:
 
     def only(self, modes: Sequence[str]) -> "HeldOutImages":
         """Returns the tasks of some modes, which are the same whatever the others are."""
-        unknown = [mode for mode in modes if mode not in self.modes]
-        if unknown:
-            raise ValueError(f"modes {unknown} are not among the held-out tasks' {self.modes}.")
+        modes = check_known(modes, self.modes)
         t = self.tasks
         sources = [t._sources[mode] for mode in modes]
         tasks = ImageTasks(sources, t.ways, t.support, t.queries, t.split, t.channels, t.fewer_ways)
@@ -343,13 +274,15 @@ class HeldOutImages:
 
     def digest(self) -> str:
         """Returns a hexadecimal digest of the tasks: the images' digest and all draws."""
-        sha = hashlib.sha256(self.tasks.digest().encode())
-        for name in self.modes:
-            for index in range(self.tasks_per_mode):
-                draw = self._draw(name, index)
-                for array in (draw.rows, draw.turns, *draw.order):
-                    sha.update(array.astype("<i8").tobytes())
-        return sha.hexdigest()
+        if self._digest is None:  # it takes as long as drawing all tasks
+            sha = hashlib.sha256(self.tasks.digest().encode())
+            for name in self.modes:
+                for index in range(self.tasks_per_mode):
+                    draw = self._draw(name, index)
+                    for array in (draw.rows, draw.turns, *draw.order):
+                        sha.update(array.astype("<i8").tobytes())
+            self._digest = sha.hexdigest()
+        return self._digest
 
 
 # Pixels of the batches an evaluation works on at once.

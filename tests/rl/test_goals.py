@@ -161,6 +161,8 @@ def test_drawing_with_a_generator_takes_all_modes():
         (("ant", ("deg0", "deg45")), "deg45.*deg180"),
         (("reacher", ("deg45", "deg45")), "different names"),
         (("reacher", ()), "different names"),
+        (("reacher", [["deg45"]]), "different names"),
+        (("reacher", True), "modes=True of 'reacher'"),
     ],
 )
 def test_unknown_environments_and_modes(arguments, message):
@@ -168,13 +170,29 @@ def test_unknown_environments_and_modes(arguments, message):
         GoalTasks(*arguments)
 
 
-def test_counts_below_one():
-    tasks = GoalTasks("ant", 2)
-    with pytest.raises(ValueError, match="tasks=0"):
-        tasks.sample(0, seed=0)
-    with pytest.raises(ValueError, match="tasks=-1"):
-        tasks.dataset(-1, seed=0)
-    with pytest.raises(ValueError, match="tasks_per_mode=0"):
-        tasks.held_out(0, seed=0)
-    with pytest.raises(ValueError, match="batch=0"):
-        next(tasks.held_out(1, seed=0).batches(0))
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda t: t.sample(0, seed=0), "tasks=0"),
+        (lambda t: t.sample(True, seed=0), "tasks=True"),
+        (lambda t: t.sample(2, seed=0.5), "seed=0.5"),
+        (lambda t: t.sample(2, seed=0, step=-1), "step=-1"),
+        (lambda t: t.dataset(-1, seed=0), "tasks=-1"),
+        (lambda t: t.dataset(1, seed=0, start=-1), "start=-1"),
+        (lambda t: t.held_out(0, seed=0), "tasks_per_mode=0"),
+        (lambda t: t.held_out(2.5, seed=0), "tasks_per_mode=2.5"),
+        (lambda t: next(t.held_out(1, seed=0).batches(0)), "batch=0"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused_by_name(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(GoalTasks("ant", 2))
+
+
+def test_integers_of_numpy_are_numbers():
+    tasks = GoalTasks("ant", np.int64(2))
+    goals = tasks.sample(np.int64(3), np.int32(1), np.uint8(2)).goal
+    np.testing.assert_array_equal(goals, tasks.sample(3, 1, 2).goal)
+    assert tasks.held_out(np.int64(2), np.int64(7)).digest() == tasks.held_out(2, 7).digest()
+    named = GoalTasks("ant", np.array(["deg180", "deg0"]))
+    assert named.modes == tasks.modes

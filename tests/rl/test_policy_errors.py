@@ -1,5 +1,6 @@
 """What learners of policies do about updates that are not finite, and what they refuse."""
 
+import factory
 import numpy as np
 import policies
 import pytest
@@ -179,6 +180,23 @@ def test_goals_of_one_s_own_get_other_rollouts_after_a_skipped_update():
     learner.rollouts.collect = spy
     learner.fit(dataset(3, origin=None), verbose=0)
     assert list(dict.fromkeys(seen)) == [(0, 0), (0, 1), (0, 2)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"learner": factory.mlp()}, "learner is a MLP; expected a learner of policies"),
+        ({"tasks": mm.tasks.FunctionTasks()}, "tasks is a FunctionTasks; expected GoalTasks"),
+        ({"tasks": policies.TASKS.held_out(1, 0), "seed": 3}, "'seed': 3.* drawn already"),
+        ({"tasks_per_mode": 0}, "tasks_per_mode=0"),
+        ({"examples_per_mode": -1}, "examples_per_mode=-1"),
+        ({"learner": make()}, "no environment to act in"),
+    ],
+)
+def test_evaluations_that_make_no_sense_are_refused(asked, message):
+    settings = {"learner": policies.learner("ProMP"), "tasks": policies.TASKS} | asked
+    with pytest.raises(ValueError, match=message):
+        evaluate(**settings)
 
 
 def test_goals_of_another_environment_are_refused():

@@ -361,6 +361,23 @@ def test_unstable_rollouts_are_counted_once_a_stage():
     assert evaluate(learner, policies.TASKS, tasks_per_mode=2, steps=2).unstable == 3
 
 
+@pytest.mark.parametrize("rollouts", [1, 4])
+def test_an_unstable_rollout_is_no_sample(record, rollouts):
+    faulty = {"unstable_at": 2}
+    learner = policies.ready("ProMP", rollouts=rollouts, horizon=3, env_kwargs=faulty)
+    calls = record(learner)
+    report = evaluate(learner, policies.TASKS, tasks_per_mode=2).report
+    first, *others = report.values()
+    returns = calls[-1][3].returns().numpy()
+    np.testing.assert_allclose(others, returns[1:].mean(axis=1), rtol=1e-5)
+    if rollouts > 1:
+        np.testing.assert_allclose(first, returns[0, 1:].mean(), rtol=1e-5)
+        assert report.estimate().nonfinite == 0
+    else:  # it had no other
+        assert np.isnan(first) and np.isnan(report.estimate().mean)
+        assert "1 of 4 not finite" in str(report)
+
+
 def test_goals_without_origin_get_other_rollouts_every_step(record):
     learner = policies.ready("ProMP")
     calls = record(learner)

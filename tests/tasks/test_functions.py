@@ -1,9 +1,11 @@
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import mmaml_tf as mm
-from mmaml_tf.tasks.functions import FAMILIES, MODE_SETS, register_family
+from mmaml_tf.tasks.families import FAMILIES, MODE_SETS, register_family
 
 FIVE = MODE_SETS[5]
 
@@ -171,10 +173,16 @@ def test_the_digest_tells_distributions_apart():
         ({"modes": ("sinusoid", "cosine")}, "cosine"),
         ({"modes": ()}, "modes="),
         ({"modes": ("linear", "linear")}, "different families"),
-        ({"support": 0}, "at least one support point"),
-        ({"query": -1}, "at least one query point"),
+        ({"support": 0}, "support=0: expected a whole number of at least 1"),
+        ({"query": -1}, "query=-1: expected a whole number of at least 1"),
+        ({"query": True}, "query=True: expected a whole number"),
         ({"noise": -0.1}, "not negative"),
+        ({"noise": np.nan}, "noise=.*finite"),
+        ({"noise": "much"}, "noise=.*finite"),
         ({"x_range": (1.0, 1.0)}, "lower bound"),
+        ({"x_range": (0.0, np.inf)}, "x_range=.*finite"),
+        ({"x_range": (0.0, 1.0, 2.0)}, "lower bound"),
+        ({"x_range": 3.0}, "x_range=.*two finite bounds"),
     ],
 )
 def test_bad_distributions_are_refused(arguments, message):
@@ -182,7 +190,133 @@ def test_bad_distributions_are_refused(arguments, message):
         mm.tasks.FunctionTasks(**arguments)
 
 
-@pytest.mark.parametrize("count", [0, 3, -2])
-def test_unbalanced_batches_are_refused(count):
-    with pytest.raises(ValueError, match="multiple of 2"):
-        mm.tasks.FunctionTasks().sample(count, seed=0)
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda t: t.sample(3, seed=0), "tasks=3: .* multiple of 2"),
+        (lambda t: t.sample(0, seed=0), "tasks=0"),
+        (lambda t: t.sample(True, seed=0), "tasks=True"),
+        (lambda t: t.sample(2, seed=0.5), "seed=0.5"),
+        (lambda t: t.sample(2, seed=0, step=-1), "step=-1"),
+        (lambda t: t.dataset(2, seed=0, start=-1), "start=-1"),
+        (lambda t: t.dataset(2, seed=None), "seed=None"),
+        (lambda t: t.held_out(0, seed=0), "tasks_per_mode=0"),
+        (lambda t: t.held_out(2.5, seed=0), "tasks_per_mode=2.5"),
+        (lambda t: t.examples(0, 0, [0.0]), "tasks_per_mode=0"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused_by_name(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(mm.tasks.FunctionTasks())
+
+
+def test_integers_of_numpy_are_numbers():
+    tasks = mm.tasks.FunctionTasks(support=np.int64(3), query=np.int32(4))
+    assert tasks.digest() == mm.tasks.FunctionTasks(support=3, query=4).digest()
+    found, expected = tasks.sample(np.int64(2), np.uint8(1), np.int16(5)), tasks.sample(2, 1, 5)
+    np.testing.assert_array_equal(found.support_x, expected.support_x)
+    a, b = tasks.held_out(np.int64(2), np.int64(7)), tasks.held_out(2, 7)
+    assert a.digest() == b.digest()
+
+
+SLOPE = 1.0
+
+
+def line(draw, slope=1.0):
+    value = draw(0.0, 1.0)
+    return lambda x: value * x * slope
+
+
+def curve(draw):
+    return line(draw, SLOPE)
+
+
+def typed(source):
+    """A function as at a prompt, without source that can be read."""
+    names = {"line": line}
+    exec(compile(source, "<stdin>", "exec"), names)
+    return names["family"]
+
+
+class Line:
+    def __init__(self, slope):
+        self.slope = slope
+
+    def __call__(self, draw):
+        return line(draw, self.slope)
+
+    def method(self, draw):
+        return line(draw, self.slope)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda k: functools.partial(line, slope=k),
+        lambda k: functools.partial(functools.partial(line), slope=np.float32(k)),
+        lambda k: lambda draw: line(draw, k),
+        lambda k: lambda draw, k=k: line(draw, k),
+        lambda k: typed(f"def family(draw):\n    return line(draw, {k})"),
+        lambda k: Line(k),
+        lambda k: Line(np.array([k])),
+        lambda k: Line(k).method,
+    ],
+)
+def test_the_digest_follows_what_a_family_does(make, family):
+    digests = []
+    for slope in (1.0, 2.0, 2.0):
+        family(make(slope))
+        digests.append(mm.tasks.FunctionTasks("mine").digest())
+    assert digests[0] != digests[1] == digests[2]
+
+
+def test_the_digest_follows_lambdas_of_one_line_and_globals(family, monkeypatch):
+    one, other = lambda draw: line(draw, 1.0), lambda draw: line(draw, 2.0)
+    digests = set()
+    for made in (one, other, curve):
+        family(made)
+        digests.add(mm.tasks.FunctionTasks("mine").digest())
+    monkeypatch.setitem(globals(), "SLOPE", 3.0)
+    digests.add(mm.tasks.FunctionTasks("mine").digest())
+    assert len(digests) == 4
+
+
+def test_a_family_that_calls_itself_has_a_digest(family):
+    def around(draw, again=True):
+        return around(draw, False) if again else line(draw)
+
+    family(around)
+    assert mm.tasks.FunctionTasks("mine").digest() == mm.tasks.FunctionTasks("mine").digest()
+
+
+def test_a_family_that_cannot_be_told_from_others_is_refused(family):
+    rng = np.random.default_rng(0)
+    family(lambda draw: line(draw, rng.normal()))
+    with pytest.raises(ValueError, match="the family 'mine' has no digest: it uses a Gener"):
+        mm.tasks.FunctionTasks("mine").digest()
+
+
+@pytest.fixture
+def family():
+    """Registers a family as "mine", for as long as a test runs."""
+    yield register_family("mine", overwrite=True)
+    FAMILIES.pop("mine", None)
+
+
+def test_families_are_not_replaced_by_accident(family):
+    with pytest.raises(ValueError, match="another family 'linear' already"):
+        register_family("linear")(line)
+    assert FAMILIES["linear"] is not line
+    family(line)
+    register_family("mine")(line)  # the same again
+    with pytest.raises(ValueError, match="overwrite=True"):
+        register_family("mine")(curve)
+    register_family("mine", overwrite=True)(curve)
+    assert FAMILIES["mine"] is curve
+
+
+def test_what_is_no_family_is_refused():
+    with pytest.raises(ValueError, match=r"write @register_family\('name'\)"):
+        register_family(line)
+    with pytest.raises(ValueError, match="'mine' is a float; expected a function of draw"):
+        register_family("mine")(3.0)

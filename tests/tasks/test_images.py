@@ -6,7 +6,8 @@ import tensorflow as tf
 
 import mmaml_tf as mm
 from mmaml_tf.tasks.class_splits import ClassSplit
-from mmaml_tf.tasks.images import ImageMode, ImageTasks
+from mmaml_tf.tasks.image_modes import ImageMode
+from mmaml_tf.tasks.images import ImageTasks
 
 SIZE = 6
 
@@ -195,7 +196,10 @@ def test_fewer_ways_on_request():
         ({"modes": []}, "give at least one"),
         ({"modes": [mode("a"), mode("a")]}, "each of another name"),
         ({"modes": [mode("a"), mode("b", size=8)]}, "images of different sizes"),
+        ({"modes": ["a"]}, "modes holds 'a'; expected ImageModes"),
         ({"channels": 1}, "channels=1: expected 3"),
+        ({"channels": True}, "channels=True"),
+        ({"split": ["train"]}, "expected one of"),
         ({"split": "val"}, "split='val': expected one of"),
         ({"ways": 1}, "ways=1: expected a whole number of at least 2"),
         ({"support": 0}, "support=0: expected"),
@@ -207,11 +211,33 @@ def test_what_does_not_fit_is_refused(change, message):
         tasks(**change)
 
 
-def test_a_batch_and_an_evaluation_need_tasks():
-    with pytest.raises(ValueError, match="tasks=0"):
-        tasks().sample(0, seed=0)
-    with pytest.raises(ValueError, match="tasks_per_mode=0"):
-        tasks().held_out(0, seed=0)
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda t: t.sample(0, seed=0), "tasks=0"),
+        (lambda t: t.sample(True, seed=0), "tasks=True"),
+        (lambda t: t.sample(2, seed=0.5), "seed=0.5"),
+        (lambda t: t.sample(2, seed=0, step=-1), "step=-1"),
+        (lambda t: t.dataset(2, seed=0, start=-1), "start=-1"),
+        (lambda t: t.held_out(0, seed=0), "tasks_per_mode=0"),
+        (lambda t: t.held_out(2, seed="7"), "seed='7'"),
+        (lambda t: next(t.held_out(2, seed=7).batches(0)), "batch=0"),
+        (lambda t: t.held_out(2, seed=7).only([]), "at least one"),
+        (lambda t: t.held_out(2, seed=7).only(["a", "a"]), "each once"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(tasks())
+
+
+def test_integers_of_numpy_are_numbers():
+    made = tasks(ways=np.int64(3), support=np.int32(2), queries=np.uint8(4), channels=np.int64(3))
+    assert made.digest() == tasks().digest()
+    found, expected = made.sample(np.int64(2), np.int64(1), np.int64(5)), tasks().sample(2, 1, 5)
+    np.testing.assert_array_equal(found.support_x, expected.support_x)
+    held_out = made.held_out(np.int64(2), np.int64(7))
+    assert held_out.digest() == tasks().held_out(2, 7).digest()
 
 
 def test_the_digest_follows_settings_classes_and_images():
