@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 
 from mmaml_tf.datasets.dataset import ImageDataset
-from mmaml_tf.datasets.decoding import SUFFIXES
 from mmaml_tf.datasets.downloads import file_digest
+from mmaml_tf.datasets.folders import walk
+from mmaml_tf.datasets.image_files import SUFFIXES
 
 _WHOLE = 256 << 20
 _END = 1 << 20
@@ -18,8 +20,8 @@ def fingerprint(paths: tuple[Path, ...]) -> str:
 
     It holds names, not where they lie; sizes; and the content of files up to 256 MiB. Of a larger
     file it holds the first and the last MiB, which in zip and gzip include checksums of the rest.
-    Of images in a folder it holds names and sizes only: an image exchanged for another of exactly
-    as many bytes goes unnoticed.
+    What is hidden in a folder is left out. Of images in a folder it holds names and sizes only: an
+    image exchanged for another of exactly as many bytes goes unnoticed.
     """
     entries = []
     for path in paths:
@@ -49,11 +51,12 @@ def record(dataset: ImageDataset, paths: tuple[Path, ...]) -> list[dict]:
 
 
 def _folder(folder):
-    for parent, _, names in sorted(os.walk(folder, followlinks=True)):
-        for name in sorted(names):
-            path = Path(parent, name)
-            content = "" if name.lower().endswith(SUFFIXES) else _sample(path)
-            yield path.relative_to(folder).as_posix(), path.stat().st_size, content
+    for name, status in sorted(walk(folder), key=lambda entry: entry[0]):
+        if status is None or not stat.S_ISREG(status.st_mode):
+            yield name, None, ""
+        else:
+            image = name.lower().endswith(SUFFIXES)
+            yield name, status.st_size, "" if image else _sample(folder / name)
 
 
 def _sample(path):
