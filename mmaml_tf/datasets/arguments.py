@@ -12,7 +12,7 @@ def user_path(path, name: str = "path") -> Path:
     Raises:
         ValueError: when it is neither a str nor a Path.
     """
-    if not isinstance(path, str | Path):
+    if not isinstance(path, str | Path) or path == "":
         raise ValueError(f"{name}={path!r}: a str or a Path is expected.")
     return Path(os.path.expanduser(path))
 

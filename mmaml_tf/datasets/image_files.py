@@ -87,7 +87,7 @@ def by_class(files: ImageFiles) -> dict[str, list[str]]:
         )
     if empty := [name for name in files.tree.folders if name not in above | set(classes)]:
         raise DatasetError(
-            f"{path}/{empty[0]} has no images ({', '.join(SUFFIXES)}); add some, or move it away."
+            f"{path}/{empty[0]} has no images (.jpg, .png and the like); add some, or move it away."
         )
     return classes
 

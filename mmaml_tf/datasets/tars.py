@@ -70,7 +70,10 @@ class Tar(Archive):
                     while member := archive.next():
                         # A sparse file claims zeros that no byte of the archive stands for.
                         if member.issparse() or not (member.isreg() or member.isdir()):
-                            raise self._refuse(member.name, "is a link or a special file")
+                            raise self._refuse(
+                                member.name,
+                                "is a link or a special file (tar --dereference packs the files)",
+                            )
                         yield self._inside(member.name), member, archive
                         # tarfile keeps every member it passed.
                         archive.members.clear()
