@@ -36,7 +36,7 @@ def task(folder, names=NAMES, **kwargs):
     for i in range(4):
         save(folder / "query" / f"q{i}.png", 100 + i, **kwargs)
     (folder / "support" / ".hidden").mkdir(exist_ok=True)
-    (folder / "query" / "notes.txt").write_text("no image")
+    (folder / "query" / ".DS_Store").write_text("no image")
 
 
 def pixels(paths, mode="RGB", size=8, invert=False):
@@ -223,7 +223,7 @@ ERRORS = {
     "folder with the suffix of an image": (
         lambda f: (f / "query" / "a.png").mkdir(),
         "MAML",
-        ["query/a.png cannot be read as an image"],
+        ["query/a.png has no images"],
     ),
     "no model": (lambda f: None, "nowhere", ["nowhere is no SavedModel", "learner.export"]),
     "regression": (lambda f: None, "regression", ["regression predicts numbers", "command adapt"]),

@@ -54,7 +54,8 @@ def list_images(path) -> ImageFiles:
     """Lists the images of a folder, a zip or a tar, at any depth.
 
     Raises:
-        DatasetError: when it cannot be read, or holds images of a format that cannot.
+        DatasetError: when it cannot be read, holds images of a format that cannot, or a folder
+            without images.
     """
     tree = open_tree(path)
     if unreadable := [name for name in tree.names if name.lower().endswith(_UNREADABLE)]:
@@ -63,6 +64,11 @@ def list_images(path) -> ImageFiles:
             "to JPEG or PNG, or move them away."
         )
     names = tuple(name for name in tree.names if name.lower().endswith(SUFFIXES))
+    above = {parent for name in names for parent in _parents(name)}
+    if empty := [name for name in tree.folders if name not in above]:
+        raise DatasetError(
+            f"{path}/{empty[0]} has no images (.jpg, .png and the like); add some, or move it away."
+        )
     return ImageFiles(tree, names, tuple(sorted(set(tree.names) - set(names))))
 
 
@@ -70,8 +76,7 @@ def by_class(files: ImageFiles) -> dict[str, list[str]]:
     """Returns the images of each class.
 
     Raises:
-        DatasetError: when an image is in no folder, a folder has no images, or it has images
-            beside folders of images.
+        DatasetError: when an image is in no folder, or beside folders of images.
     """
     path, classes = files.tree.path, {}
     for name in files.names:
@@ -85,13 +90,10 @@ def by_class(files: ImageFiles) -> dict[str, list[str]]:
             f"{path}/{mixed[0]} has images beside folders of images: is it one class, or several? "
             "Put all images of a class into one folder."
         )
-    if empty := [name for name in files.tree.folders if name not in above | set(classes)]:
-        raise DatasetError(
-            f"{path}/{empty[0]} has no images (.jpg, .png and the like); add some, or move it away."
-        )
     return classes
 
 
-def _parents(folder):
-    while folder := posixpath.dirname(folder):
-        yield folder
+def _parents(path):
+    """Yields the folders that a file or a folder lies in."""
+    while path := posixpath.dirname(path):
+        yield path
