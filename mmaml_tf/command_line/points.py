@@ -145,9 +145,9 @@ def _with_decimal_points(path, cells):
     commas = [(line, value) for line, row in cells for value in row if "," in value]
     if not commas:
         return cells
-    line, value = next((c for c in commas if c[1].count(",") > 1), commas[0])
-    mixed = any("." in value for _, row in cells for value in row)
-    if mixed or all(_THOUSANDS.fullmatch(value) for _, value in commas):
+    line, value = max(commas, key=lambda comma: comma[1].count(","))
+    points = any("." in value for _, row in cells for value in row)
+    if points or value.count(",") > 1 or all(_THOUSANDS.fullmatch(v) for _, v in commas):
         raise InputError(
             f"{path} line {line}: the comma in {value!r} may separate thousands or decimals. "
             "Write numbers without thousands separators, and with a decimal point."
