@@ -20,6 +20,8 @@ FORMS = {
     "zip": official_data.write_zip,
     "tar.gz": official_data.write_tar,
     "tar": lambda path, files: official_data.write_tar(path, files, "w"),
+    "tar.bz2": lambda path, files: official_data.write_tar(path, files, "w:bz2"),
+    "tar.xz": lambda path, files: official_data.write_tar(path, files, "w:xz"),
 }
 
 
@@ -162,7 +164,7 @@ def test_huge_extended_headers_are_refused(tmp_path, kind):
         open_tree(tmp_path / "archive.tar")
 
 
-@pytest.mark.parametrize("write", [official_data.write_zip, official_data.write_tar])
+@pytest.mark.parametrize("write", [FORMS[form] for form in ("zip", "tar.gz", "tar.bz2", "tar.xz")])
 def test_truncated_archives(tmp_path, write):
     noise = np.random.default_rng(0).bytes(50_000)
     path = tmp_path / "archive"
@@ -252,7 +254,118 @@ def test_encrypted_zips_are_refused(tmp_path):
         open_tree(tmp_path / "archive.zip")
 
 
-def test_what_is_no_archive(tmp_path):
-    (tmp_path / "page.tgz").write_bytes(b"<html>not found</html>" * 100)
-    with pytest.raises(DatasetError, match=r"page\.tgz is truncated or damaged"):
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"<html>\n<b>not found</b></html>" * 100, "an HTML page that begins with '<html> <b>not"),
+        (b"version https://git-lfs\noid 1", "a text that begins with 'version https://git-lfs oid"),
+        ("Fehler: größer".encode()[:-2], "a text that begins with 'Fehler: grö"),
+        (b"", "an empty file"),
+        (b"7z\xbc\xaf\x27\x1c\0\4", "a 7z archive"),
+        (b"Rar!\x1a\x07\1\0", "a RAR archive"),
+        (b"\x28\xb5\x2f\xfd\4", "compressed with Zstandard"),
+        (b"\x89PNG\r\n\x1a\n" * 99, r"begins with the bytes b'\x89PNG\r\n\x1a\n'"),
+    ],
+)
+def test_what_is_no_archive_is_called_what_it_is(tmp_path, content, what):
+    (tmp_path / "page.tgz").write_bytes(content)
+    with pytest.raises(DatasetError) as error:
         open_tree(tmp_path / "page.tgz")
+    assert "page.tgz is no folder and no archive" in str(error.value)
+    assert what in str(error.value)
+
+
+def test_what_is_not_there_or_no_plain_file(tmp_path):
+    with pytest.raises(DatasetError, match=r"a\.zip is no folder that can be read: No such file"):
+        open_tree(tmp_path / "a.zip")
+    os.mkfifo(tmp_path / "a.zip")
+    with pytest.raises(
+        DatasetError, match=r"a\.zip is no folder and no archive: it is not a plain"
+    ):
+        open_tree(tmp_path / "a.zip")
+    for path in ("", None, 3, b"a.zip"):
+        with pytest.raises(ValueError, match="a str or a Path is expected"):
+            open_tree(path)
+
+
+def test_zips_of_windows_have_backslashes(tmp_path):
+    path = tmp_path / "archive.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("a\\", "a\\b\\1.bin", "c/2.bin"):
+            archive.writestr(name, "x")
+    tree = open_tree(path)
+    assert tree.names == ("a/b/1.bin", "c/2.bin") and tree.folders == ("a", "a/b", "c")
+    assert dict(tree.read(tree.names)) == dict.fromkeys(tree.names, b"x")
+
+
+def test_zips_of_macos_do_not_say_that_names_are_utf8(tmp_path):
+    path = tmp_path / "archive.zip"
+    official_data.write_zip(path, {"café/1.bin": b"x", "a/2.bin": b"y"})
+    content = bytearray(path.read_bytes())
+    for start, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.index(start) + flags + 1] &= ~8
+    path.write_bytes(content)
+    tree = open_tree(path)
+    assert tree.names == ("a/2.bin", "café/1.bin")
+    assert dict(tree.read(["café/1.bin"])) == {"café/1.bin": b"x"}
+
+
+def test_names_with_colons_and_quotes(made):
+    names = ("B: boats/1", "C:x/1", "q\"uo'te/1", "new\nline/1", f"{'long' * 60}/1")
+    tree = open_tree(made(dict.fromkeys(names, b"x")))
+    assert tree.names == tuple(sorted(names))
+    assert dict(tree.read(names)) == dict.fromkeys(names, b"x")
+
+
+@pytest.mark.parametrize("form", ["folder", "tar"])
+def test_names_that_are_not_utf8_are_refused(tmp_path, form):
+    name = os.fsdecode(b"caf\xe9/1")
+    FORMS[form](tmp_path / "data", {name: b"x"})
+    with pytest.raises(DatasetError, match=r"data: the name b'caf.xe9.* is not UTF-8"):
+        open_tree(tmp_path / "data")
+
+
+def test_what_is_hidden_is_left_out(made):
+    hidden = (
+        ".git/a", ".ipynb_checkpoints/a", ".Trash-1000/a", "__MACOSX/a", "@eaDir/a", "top/._1.bin",
+        "$RECYCLE.BIN/a", "System Volume Information/a", "top/.DS_Store", "top/a/.x/y/z",
+    )  # fmt: skip
+    tree = open_tree(made(FILES | dict.fromkeys(hidden, b"")))
+    assert tree.names == tuple(sorted(FILES))
+    assert not [name for name in tree.folders if name not in ("top", "top/a")]
+
+
+def test_hidden_folders_are_not_looked_into(tmp_path):
+    (tmp_path / ".cache").mkdir()
+    os.mkfifo(tmp_path / ".cache" / "pipe")
+    assert open_tree(tmp_path).names == ()
+
+
+def test_links_in_folders_are_followed_but_not_round_in_circles(tmp_path):
+    official_data.write_tree(tmp_path, {"data/a/1": b"1", "data/b/2": b"2", "else/3": b"3"})
+    links = {"self": ".", "a/up": "..", "a/to_b": "../b", "b/to_a": "../a", "c": "../else"}
+    for name, target in (links | {"b/1": "../a/1"}).items():
+        (tmp_path / "data" / name).symlink_to(target)
+    tree = open_tree(tmp_path / "data")
+    assert tree.names == ("a/1", "a/to_b/1", "a/to_b/2", "b/1", "b/2", "b/to_a/1", "c/3")
+    assert dict(tree.read(["b/1", "c/3"])) == {"b/1": b"1", "c/3": b"3"}
+
+
+@pytest.mark.parametrize("target", ["gone", "link"])
+def test_links_that_lead_nowhere_are_named(tmp_path, target):
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(DatasetError, match=f"link is a link to {target}, which cannot be read"):
+        open_tree(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    (tmp_path / "locked").mkdir()
+
+    def listdir(path, listdir=os.listdir):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    with pytest.raises(DatasetError, match=r"locked cannot be read \(Permission denied\)"):
+        open_tree(tmp_path)

@@ -210,6 +210,35 @@ def test_another_process_that_prepares_the_same_is_noticed(data):
     prepared(data)
 
 
+def test_the_lock_is_removed(data):
+    (data / "out").mkdir()
+    lock = data / "out" / "omniglot-16.npy.partial.lock"
+    lock.touch()  # of a process that was killed
+    prepared(data)
+    assert sorted(os.listdir(data / "out")) == ["omniglot-16.json", "omniglot-16.npy"]
+
+
+def test_errors_of_the_file_system_are_errors_of_the_dataset(data):
+    (data / "out").write_text("no folder")
+    with pytest.raises(DatasetError, match=r"omniglot cannot be prepared: .*exists"):
+        prepared(data)
+
+
+def test_a_source_that_is_no_plain_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pets.zip")
+    with pytest.raises(DatasetError, match=r"pets\.zip is not a plain file"):
+        prepare(FolderDataset(tmp_path / "pets.zip"), None, tmp_path / "out", progress=False)
+
+
+def test_changes_of_hidden_files_prepare_nothing_again(tmp_path, monkeypatch):
+    png = official_data.encoded(official_data.pixels(1), "PNG")
+    official_data.write_tree(tmp_path / "pets", {"a/0.png": png, "b/0.png": png})
+    prepare(FolderDataset(tmp_path / "pets"), None, tmp_path / "out", 8, progress=False)
+    official_data.write_tree(tmp_path / "pets", {".DS_Store": b"", "a/.thumbnails/0.png": png})
+    monkeypatch.setattr(module, "_write", lambda *_: pytest.fail("prepared again"))
+    prepare(FolderDataset(tmp_path / "pets"), None, tmp_path / "out", 8, progress=False)
+
+
 # The package's own __init__ would load TensorFlow, which the datasets must not need.
 SCRIPT = """
     import os, signal, sys, types
