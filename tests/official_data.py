@@ -53,6 +53,16 @@ def write_tar(path, files, mode="w:gz"):
             archive.addfile(info, io.BytesIO(content))
 
 
+FORMS = {
+    "folder": write_tree,
+    "zip": write_zip,
+    "tar.gz": write_tar,
+    "tar": lambda path, files: write_tar(path, files, "w"),
+    "tar.bz2": lambda path, files: write_tar(path, files, "w:bz2"),
+    "tar.xz": lambda path, files: write_tar(path, files, "w:xz"),
+}
+
+
 def drawing(seed):
     """A white page of one bit a pixel with a black stroke, as Omniglot has them."""
     page = np.full((105, 105), 255, np.uint8)

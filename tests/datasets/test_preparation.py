@@ -240,11 +240,13 @@ def test_changes_of_hidden_files_prepare_nothing_again(tmp_path, monkeypatch):
 
 
 # The package's own __init__ would load TensorFlow, which the datasets must not need.
-SCRIPT = """
+PACKAGE = f"""
     import os, signal, sys, types
     package = types.ModuleType("mmaml_tf")
-    package.__path__ = [{package!r}]
+    package.__path__ = [{str(Path(module.__file__).parents[1])!r}]
     sys.modules["mmaml_tf"] = package
+"""
+SCRIPT = """
     from mmaml_tf.datasets import preparation
     from mmaml_tf.datasets import DATASETS, prepare
     assert not {{"tensorflow", "keras"}} & set(sys.modules)
@@ -263,9 +265,8 @@ SCRIPT = """
 
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_kill_leaves_nothing_that_could_be_taken_for_complete(data, after):
-    package = str(Path(module.__file__).parents[1])
     out = data / "out"
-    script = SCRIPT.format(package=package, after=after, data=str(data / "data"), out=str(out))
+    script = PACKAGE + SCRIPT.format(after=after, data=str(data / "data"), out=str(out))
     run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True)
     assert run.returncode == -signal.SIGKILL, run.stderr.decode()
     assert (out / "omniglot-16.npy").exists() == bool(after)
@@ -274,3 +275,17 @@ def test_a_kill_leaves_nothing_that_could_be_taken_for_complete(data, after):
         PreparedImages.load(out, "omniglot", 16)
     prepared(data).verify()
     assert len(os.listdir(out)) == 2
+
+
+def test_locks_need_no_fcntl(data):
+    """Windows has none."""
+    png = official_data.encoded(official_data.pixels(1), "PNG")
+    official_data.write_tree(data / "pets", {"a/0.png": png, "b/0.png": png})
+    script = """
+    sys.modules["fcntl"] = None
+    from mmaml_tf.datasets import FolderDataset, prepare
+    prepare(FolderDataset("pets"), None, "out", 8, progress=False)
+    """
+    script = textwrap.dedent(PACKAGE + script)
+    subprocess.run([sys.executable, "-c", script], cwd=data, check=True)
+    assert sorted(os.listdir(data / "out")) == ["pets-8.json", "pets-8.npy"]
