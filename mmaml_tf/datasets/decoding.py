@@ -4,13 +4,24 @@ import io
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.Image import Transpose
 
 from mmaml_tf.datasets.errors import DatasetError
 from mmaml_tf.datasets.signatures import describe
 
 # Formats outside this list are not opened, whatever the suffix says.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM")
+# What turns an image of each EXIF orientation upright.
+_TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
 # Below the number from which on Pillow warns of decompression bombs.
 _PIXELS = 80_000_000
 
@@ -67,7 +78,9 @@ def _picture(image):
         # Pillow would cut all values above 255.
         raise DatasetError(f"mode {picture.mode}: convert it to 8 bits a channel")
     picture.load()
-    picture = ImageOps.exif_transpose(picture)
+    # ImageOps.exif_transpose fails where any other tag is damaged, for it writes all of them anew.
+    turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+    picture = picture if turn is None else picture.transpose(turn)
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")

@@ -78,6 +78,23 @@ def test_orientations(orientation, kind):
     assert np.abs(image - np.asarray(picture)).mean() < 12  # compressed
 
 
+@pytest.mark.parametrize("damage", ["the maker's tag", "all of it"])
+def test_a_damaged_exif_leaves_the_image_readable(damage):
+    picture = Image.fromarray(official_data.pixels(1, 20, 20))
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "maker", 6
+    stored = picture.transpose(Image.Transpose.ROTATE_90)
+    content = bytearray(saved(stored, "JPEG", exif=exif, quality=95))
+    tags = content.index(b"Exif") + 6
+    if damage == "all of it":
+        content[tags : tags + 40] = b"x" * 40
+        picture = stored
+    else:
+        content[tags + 11] = 0  # the tag that names the maker becomes one of numbers
+    image = decode(bytes(content), 20, 3).astype(int)
+    assert np.abs(image - np.asarray(picture)).mean() < 12
+
+
 def test_an_image_of_the_right_size_is_left_alone():
     array = official_data.pixels(1, 20, 20)
     np.testing.assert_array_equal(decode(array, 20, 3), array)
