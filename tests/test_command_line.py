@@ -152,7 +152,7 @@ def assert_refused(result, parts):
     status, out, err = result
     assert status == 2
     assert out == ""
-    assert err.startswith("error: ")
+    assert err.startswith("error: ") and err.count("\n") == 1
     assert "Traceback" not in err
     for part in parts:
         assert part in err

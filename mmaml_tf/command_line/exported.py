@@ -1,5 +1,6 @@
 """What commands read of an exported model: the specs in its signature say all they need."""
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,8 +49,8 @@ class Exported(NamedTuple):
         tensors = {name: np.asarray(inputs[name], self.dtype(name))[None] for name in self.inputs}
         try:
             (predictions,) = self.loaded.adapt_and_predict(*tensors.values())
-        except tf.errors.InvalidArgumentError as error:
-            raise InputError(f"{self.path} refuses these inputs: {error.message}") from None
+        except tf.errors.OpError as error:
+            raise InputError(f"{self.path} refuses these inputs: {_reason(error)}") from None
         return predictions.numpy()
 
 
@@ -83,6 +84,13 @@ def load(path: str) -> Exported:
         raise InputError(
             f"{path} is no model that learner.export(path) wrote, or is damaged: {error}"
         ) from None
+
+
+def _reason(error):
+    """Returns what an assertion in the graph says, without where in the graph it is."""
+    if said := re.search(r"assertion failed: \[(.*?)\] \[", error.message):
+        return said[1].replace("\\'", "'")
+    return " ".join(error.message.split())
 
 
 def _find(path):

@@ -21,7 +21,6 @@ _DAMAGE = (
     zlib.error,
     lzma.LZMAError,
     zipfile.BadZipFile,
-    NotImplementedError,
 )
 
 
@@ -38,6 +37,8 @@ class Zip(Archive):
                         yield name, archive.read(info)
         except _DAMAGE as error:
             raise self._damaged(error) from error
+        except NotImplementedError as error:
+            raise DatasetError(f"{self.path} {_unsupported(error)}.") from error
 
     def _checked(self, info):
         """Returns the path of a file that counts, None for others."""
@@ -69,6 +70,12 @@ class Zip(Archive):
                     yield name, archive.read(self._members[name])
                 except _DAMAGE as error:
                     yield name, DatasetError(f"damaged ({error})")
+                except NotImplementedError as error:
+                    yield name, DatasetError(_unsupported(error))
+
+
+def _unsupported(error):
+    return f"cannot be unpacked by Python ({error}): unpack it and give the folder"
 
 
 def _name(info):

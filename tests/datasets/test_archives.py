@@ -205,6 +205,20 @@ def test_a_damaged_member_that_lzma_packed(tmp_path):
     assert isinstance(found["a"], DatasetError)
 
 
+def test_a_compression_that_python_lacks(tmp_path):
+    """Windows packs large files so."""
+    path = tmp_path / "archive.zip"
+    official_data.write_zip(path, {"a": b"x"})
+    content = bytearray(path.read_bytes())
+    for start, method in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        content[content.index(start) + method] = 9  # Deflate64
+    path.write_bytes(content)
+    found = dict(open_tree(path).read(["a"]))
+    assert "cannot be unpacked by Python" in str(found["a"])
+    with pytest.raises(DatasetError, match=r"archive\.zip cannot be unpacked by Python"):
+        open_tree(path, keep=("a",))
+
+
 def test_altered_bytes_are_noticed(tmp_path):
     noise = np.random.default_rng(0).bytes(50_000)
     for write in (official_data.write_zip, official_data.write_tar):
