@@ -1,8 +1,7 @@
-"""Checks of what users give to several functions."""
+"""Paths that users give, and lists of names for messages."""
 
-import operator
 import os
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -15,21 +14,6 @@ def user_path(path, name: str = "path") -> Path:
     if not isinstance(path, str | Path) or path == "":
         raise ValueError(f"{name}={path!r}: a str or a Path is expected.")
     return Path(os.path.expanduser(path))
-
-
-def whole_number(value, name: str, allowed: Container[int], expected: str) -> int:
-    """Returns a whole number, NumPy's included, as an int.
-
-    Raises:
-        ValueError: when it is none, or not allowed.
-    """
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
-    if number not in allowed:
-        raise ValueError(f"{name}={value!r}: {expected} is expected.")
-    return number
 
 
 def some(names: Iterable[str], most: int = 5) -> str:

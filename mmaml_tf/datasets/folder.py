@@ -3,8 +3,9 @@
 import os
 import warnings
 
+from mmaml_tf.arguments import whole_number
 from mmaml_tf.datasets import archives
-from mmaml_tf.datasets.arguments import user_path, whole_number
+from mmaml_tf.datasets.arguments import user_path
 from mmaml_tf.datasets.dataset import Contents, ImageDataset, check_name
 from mmaml_tf.datasets.image_files import by_class, list_images
 
@@ -25,7 +26,9 @@ class FolderDataset(ImageDataset):
     def __init__(self, path, name: str | None = None, channels: int = 3):
         self.path = user_path(path)
         self.name = check_name(_stem(self.path) if name is None else name)
-        self.channels = whole_number(channels, "channels", (1, 3), "1 (gray) or 3 (colour)")
+        self.channels = whole_number("channels", channels)
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels={channels!r}: 1 (gray) or 3 (colour) are possible.")
 
     def locate(self, data_dir=None):
         """Returns the folder, wherever the data directory is."""

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from mmaml_tf.datasets.arguments import user_path, whole_number
+from mmaml_tf.arguments import whole_number
+from mmaml_tf.datasets.arguments import user_path
 from mmaml_tf.datasets.dataset import ImageDataset
 from mmaml_tf.datasets.decoding import decode
 from mmaml_tf.datasets.errors import DatasetError
@@ -20,6 +21,7 @@ from mmaml_tf.datasets.prepared import FORMAT, PreparedImages, paths, pixel_dige
 from mmaml_tf.datasets.registry import data_directory, find
 from mmaml_tf.datasets.sources import fingerprint, record
 
+_LARGEST = 1024
 _LISTED = 10
 _CHUNK = 32
 
@@ -53,9 +55,9 @@ def prepare(
         DatasetError: when files are missing, or images are missing or damaged, naming them.
     """
     dataset, data_dir = find(dataset), data_directory(data_dir)
-    image_size = whole_number(
-        image_size, "image_size", range(1, 1025), "a whole number from 1 to 1024"
-    )
+    image_size = whole_number("image_size", image_size)
+    if image_size > _LARGEST:
+        raise ValueError(f"image_size={image_size}: at most {_LARGEST} pixels are possible.")
     output_dir = user_path(output_dir, "output_dir")
     with _explained(dataset):
         located = dataset.locate(data_dir)
@@ -187,13 +189,13 @@ def _check_counts(dataset, contents, located):
         names = contents.parts[part] if contents.parts else contents.classes
         sizes = [len(contents.classes[name]) for name in names]
         if images is None:
-            complete, images = len(set(sizes)) <= 1, "as many of each class"
+            complete, expected = len(set(sizes)) <= 1, "as many images of each"
         else:
-            complete = sum(sizes) == images
+            complete, expected = sum(sizes) == images, f"{images} images"
         if len(sizes) != classes or not complete:
             raise DatasetError(
                 f"{dataset.name}: {part} has {len(sizes)} classes and {sum(sizes)} images, "
-                f"{classes} classes and {images} images are expected. Get these files "
+                f"{classes} classes and {expected} are expected. Get these files "
                 f"again: {', '.join(map(str, located))}."
             )
 

@@ -40,7 +40,7 @@ def test_what_is_not_whole_is_refused(name, tmp_path):
     }
     official_data.MAKERS[name](tmp_path / "data")
     classes, images = next(iter(PUBLISHED[name].values()))
-    expected = f"{FOUND[name]}, {classes} classes and {images or 'as many of each class'}"
+    expected = f"{FOUND[name]}, {classes} classes and {images or 'as many images of each'}"
     with pytest.raises(DatasetError, match=re.escape(expected)):
         prepare(name, tmp_path / "data", tmp_path / "out", 8, progress=False)
 

@@ -130,8 +130,8 @@ def test_numpy_integers_are_numbers_and_true_is_not(prepared, tmp_path):
     images = prepare(dataset, None, str(tmp_path / "out"), np.int64(8), progress=False)
     assert images.images.shape == (3, 8, 8, 3)
     for size in (True, 8.0, "8", None):
-        with pytest.raises(ValueError, match=r"image_size=.*a whole number from 1 to 1024"):
+        with pytest.raises(ValueError, match="image_size="):
             prepare(dataset, None, tmp_path / "out", size)
     for channels in (True, 2, "3"):
-        with pytest.raises(ValueError, match=r"channels=.*1 \(gray\) or 3 \(colour\)"):
+        with pytest.raises(ValueError, match="channels="):
             FolderDataset(tmp_path, "pets", channels)
