@@ -1,20 +1,25 @@
 """Multimodal model-agnostic meta-learning for Keras and TensorFlow."""
 
-import keras
+import sys
 
-if keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        f"mmaml_tf needs Keras on TensorFlow, and its backend is {keras.backend.backend()!r}; set "
-        "KERAS_BACKEND=tensorflow before Keras is imported."
-    )
+# `python -m mmaml_tf` imports this file before its command, which imports what it needs itself:
+# its help comes without TensorFlow.
+if not (sys.argv[:1] == ["-m"] and "-m mmaml_tf" in " ".join(sys.orig_argv)):
+    import keras
 
-from mmaml_tf import encoders, modulation, networks, tasks
-from mmaml_tf.episodes import Episodes
-from mmaml_tf.evaluation import evaluate
-from mmaml_tf.inner_loop import InnerLoop
-from mmaml_tf.learners import MAML, MMAML, Learner, LSTMLearner, MultiMAML
-from mmaml_tf.nonfinite import NonFiniteError
-from mmaml_tf.protonet import ProtoNet
+    if keras.backend.backend() != "tensorflow":
+        raise ImportError(
+            f"mmaml_tf needs Keras on TensorFlow, and its backend is {keras.backend.backend()!r}; "
+            "set KERAS_BACKEND=tensorflow before Keras is imported."
+        )
+
+    from mmaml_tf import encoders, modulation, networks, tasks
+    from mmaml_tf.episodes import Episodes
+    from mmaml_tf.evaluation import evaluate
+    from mmaml_tf.inner_loop import InnerLoop
+    from mmaml_tf.learners import MAML, MMAML, Learner, LSTMLearner, MultiMAML
+    from mmaml_tf.nonfinite import NonFiniteError
+    from mmaml_tf.protonet import ProtoNet
 
 __version__ = "0.1.0"
 __all__ = [

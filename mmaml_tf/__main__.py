@@ -1,6 +1,7 @@
 """Adapts an exported model to one task and predicts, without writing code."""
 
 import argparse
+import os
 import sys
 
 from mmaml_tf.command_line import adapt, classify
@@ -24,8 +25,29 @@ _COMMANDS = {
 }
 
 
+#: exit statuses as of a process that the signal ended
+_INTERRUPTED = 130
+_CLOSED_PIPE = 141
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read the output has enough. What is left of it goes nowhere, without an error at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _CLOSED_PIPE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _run(arguments):
     parser = argparse.ArgumentParser(prog="python -m mmaml_tf", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (command, summary, description) in _COMMANDS.items():

@@ -7,7 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 # What `assert_values` says, as TensorFlow hands it on.
-_SENTENCE = re.compile(r"(?:support|query)_[xy] of task \d+, point \d+ is .*?; expected [^.]*\.[^\]'\n]*")
+_SENTENCE = re.compile(
+    r"(?:support|query)_[xy] of task \d+, point \d+ is .*?; expected [^.]*\.[^\]'\n]*"
+)
 
 
 def as_tensor(name: str, value) -> tf.Tensor:

@@ -9,6 +9,14 @@ import zipfile
 import numpy as np
 from PIL import Image
 
+from mmaml_tf import datasets
+
+
+def allow_incomplete(monkeypatch):
+    """Has `prepare` take these datasets for complete, few images as they have."""
+    for name in MAKERS:
+        monkeypatch.setattr(type(datasets.DATASETS[name]), "counts", ())
+
 
 def pixels(seed, height=40, width=50, gray=False):
     """Smooth random pixels, so that a lossy format keeps them."""
@@ -43,6 +51,16 @@ def write_tar(path, files, mode="w:gz"):
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
+
+
+FORMS = {
+    "folder": write_tree,
+    "zip": write_zip,
+    "tar.gz": write_tar,
+    "tar": lambda path, files: write_tar(path, files, "w"),
+    "tar.bz2": lambda path, files: write_tar(path, files, "w:bz2"),
+    "tar.xz": lambda path, files: write_tar(path, files, "w:xz"),
+}
 
 
 def drawing(seed):

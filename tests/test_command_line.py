@@ -36,6 +36,7 @@ def models(tmp_path_factory):
     (folder / "damaged").mkdir()
     (folder / "damaged" / "saved_model.pb").write_text("nothing of the kind")
     (folder / "empty").mkdir()
+    (folder / "file.keras").write_bytes(b"PK")
     return folder, learners
 
 
@@ -45,13 +46,14 @@ def adapt(models, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(model, support, query, *options):
+        model = model if str(model).startswith("~") else models[0] / model
         for name, content in (("support.csv", support), ("query.csv", query)):
             if content is not None:
                 text = content if isinstance(content, str) else table(*content)
                 Path(name).write_text(text)
         capsys.readouterr()
         files = ["--support", "support.csv", "--query", "query.csv"]
-        status = main(["adapt", str(models[0] / model), *files, *options])
+        status = main(["adapt", str(model), *files, *options])
         return status, *capsys.readouterr()
 
     return run
@@ -150,7 +152,7 @@ def assert_refused(result, parts):
     status, out, err = result
     assert status == 2
     assert out == ""
-    assert err.startswith("error: ")
+    assert err.startswith("error: ") and err.count("\n") == 1
     assert "Traceback" not in err
     for part in parts:
         assert part in err
@@ -165,19 +167,66 @@ def test_a_directory_is_no_table(adapt):
     ("model", "options", "parts"),
     [
         ("nowhere", (), ["nowhere is no SavedModel"]),
-        ("empty", (), ["empty is no SavedModel"]),
+        ("empty", (), ["empty is no SavedModel", "none"]),
+        (".", (), [" is no SavedModel", "MAML, MMAML, MultiMAML"]),
+        ("file.keras", (), ["file.keras is no SavedModel", "a file of Keras", "learner.export"]),
+        ("MAML/variables", (), ["variables is no SavedModel"]),
         ("policy", (), ["policy is a policy", "drive_policy.py"]),
         ("foreign", (), ["foreign", "learner.export"]),
         ("damaged", (), ["damaged", "learner.export"]),
         ("MultiMAML", (), ["this model needs --mode"]),
         ("MAML", ("--mode", "0"), ["this model takes no --mode"]),
         ("MultiMAML", ("--mode", "2"), ["mode must be the index of one of", "sinusoid", "linear"]),
+        ("MultiMAML", ("--mode", str(2**40)), ["--mode 1099511627776"]),
         ("MultiMAML", ("--mode", "-1"), ["mode must be the index of one of", "sinusoid", "linear"]),
         ("wide", (), ["the model takes 3 values per point for support_x"]),
     ],
 )
 def test_models_that_do_not_fit_are_refused(adapt, model, options, parts):
     assert_refused(adapt(model, GOOD, "x\n1\n", *options), parts)
+
+
+@pytest.mark.parametrize("place", ["MAML/saved_model.pb", "alone", "~/MAML"])
+def test_a_model_is_found_by_its_file_or_its_folder(models, adapt, monkeypatch, place):
+    (models[0] / "alone").mkdir(exist_ok=True)
+    if not (models[0] / "alone" / "model").exists():
+        (models[0] / "alone" / "model").symlink_to(models[0] / "MAML")
+    monkeypatch.setenv("HOME", str(models[0]))
+    path = place if place.startswith("~") else models[0] / place
+    assert adapt(path, GOOD, "x\n1\n") == adapt("MAML", GOOD, "x\n1\n")
+
+
+def test_an_index_is_left_out_with_a_note(adapt):
+    plain = adapt("MAML", ("xy", SUPPORT), ("x", QUERY))
+    support = table(["", "x", "y"], [[i, *row] for i, row in enumerate(SUPPORT)])
+    status, out, err = adapt("MAML", support, ("x", QUERY))
+    assert (status, out) == plain[:2]
+    assert err == "note: support.csv: the first column has no name and is left out, as an index.\n"
+
+
+@pytest.mark.parametrize(
+    ("support", "query", "parts"),
+    [
+        ("x,y\n0,0.1\n1e39,0.9\n", "x\n1\n", ["support.csv line 3", "1e+39", "float32"]),
+        (GOOD, "x\n\n-1e39\n", ["query.csv line 3", "-1e+39", "float32"]),
+        ("x,y\n0,1e38\n1,-3e38\n", "x\n1\n", ["the model predicts", "query.csv line 2", "large"]),
+    ],
+)
+def test_numbers_too_large_are_refused(adapt, support, query, parts):
+    assert_refused(adapt("MAML", support, query), parts)
+
+
+def test_a_model_of_another_precision_gets_it(adapt, models, float64):
+    learner = mm.MAML(mm.networks.MLP((4,)), factory.inner_loop())
+    learner.compile(loss="mse", jit_compile=False)
+    learner.build(((None, None, 1), (None, None, 1)))
+    learner.export(models[0] / "double")
+    status, out, _ = adapt("double", ("xy", SUPPORT), ("x", QUERY))
+    assert status == 0
+    x, y = np.split(np.array(SUPPORT), 2, axis=1)
+    np.testing.assert_allclose(
+        read(out)[1][:, 1:], learner.adapt(x, y)(np.array(QUERY)), rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize(

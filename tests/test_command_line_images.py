@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ def task(folder, names=NAMES, **kwargs):
     for i in range(4):
         save(folder / "query" / f"q{i}.png", 100 + i, **kwargs)
     (folder / "support" / ".hidden").mkdir(exist_ok=True)
-    (folder / "query" / "notes.txt").write_text("no image")
+    (folder / "query" / ".DS_Store").write_text("no image")
 
 
 def pixels(paths, mode="RGB", size=8, invert=False):
@@ -153,6 +154,40 @@ def test_gray_files_are_colour_images_of_equal_channels(models, classify, tmp_pa
     check(read(classify("MAML"))[1], expected(models[1]["MAML"], tmp_path))
 
 
+def test_what_is_no_image_is_named(classify, tmp_path):
+    task(tmp_path)
+    plain = classify("MAML")
+    (tmp_path / "support" / "bee" / "Thumbs.db").write_bytes(b"")
+    (tmp_path / "query" / "notes.txt").write_text("no image")
+    save(tmp_path / "support" / ".ipynb_checkpoints" / "ant.png", 0)
+    save(tmp_path / "support" / "ant" / "@eaDir" / "0.png", 0)
+    status, out, err = classify("MAML")
+    assert (status, out) == plain[:2]
+    assert err.splitlines() == [
+        "note: support: left out, for they are no images: bee/Thumbs.db.",
+        "note: query: left out, for they are no images: notes.txt.",
+    ]
+
+
+def test_folders_may_be_nested_and_packed(classify, tmp_path):
+    """A class is the path of its folder, and a query image has its own."""
+    task(tmp_path)
+    _, plain = read(classify("MAML"))
+    (tmp_path / "support").rename(tmp_path / "insects")
+    (tmp_path / "support").mkdir()
+    (tmp_path / "insects").rename(tmp_path / "support" / "insects")
+    (tmp_path / "query" / "more").mkdir()
+    (tmp_path / "query" / "q3.png").rename(tmp_path / "query" / "more" / "q3.png")
+    _, rows = read(classify("MAML"))
+    assert [row[0] for row in rows] == ["more/q3.png", "q0.png", "q1.png", "q2.png"]
+    assert [row[1] for row in rows[1:]] == [f"insects/{row[1]}" for row in plain[:3]]
+    for name in ("support", "query"):
+        shutil.make_archive(tmp_path / name, "zip", tmp_path / name)
+        remove(tmp_path / name)
+        (tmp_path / f"{name}.zip").rename(tmp_path / name)
+    assert read(classify("MAML"))[1] == rows
+
+
 def remove(folder):
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
@@ -205,6 +240,21 @@ ERRORS = {
         "MAML",
         ["support/lost.png is in no class folder"],
     ),
+    "images of a format that is not read": (
+        lambda f: (f / "query" / "IMG_1.HEIC").write_bytes(b"x"),
+        "MAML",
+        ["query has images", "IMG_1.HEIC", "JPEG"],
+    ),
+    "images beside folders of images": (
+        lambda f: save(f / "support" / "bee" / "more" / "1.png", 0),
+        "MAML",
+        ["support/bee has images beside folders of images"],
+    ),
+    "a link to nothing": (
+        lambda f: (f / "support" / "bee" / "2.png").symlink_to("gone.png"),
+        "MAML",
+        ["support/bee/2.png is a link to gone.png"],
+    ),
     "damaged support image": (
         broken("support/bee/1.png"),
         "MAML",
@@ -223,7 +273,7 @@ ERRORS = {
     "folder with the suffix of an image": (
         lambda f: (f / "query" / "a.png").mkdir(),
         "MAML",
-        ["query/a.png cannot be read as an image"],
+        ["query/a.png has no images"],
     ),
     "no model": (lambda f: None, "nowhere", ["nowhere is no SavedModel", "learner.export"]),
     "regression": (lambda f: None, "regression", ["regression predicts numbers", "command adapt"]),

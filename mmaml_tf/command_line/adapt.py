@@ -1,13 +1,11 @@
 """`adapt`: one task of numbers, from CSV files to CSV."""
 
-import csv
-import math
-import sys
-
 import numpy as np
 
 from mmaml_tf.command_line.errors import InputError
 from mmaml_tf.command_line.exported import load
+from mmaml_tf.command_line.output import note, write_table
+from mmaml_tf.command_line.points import read_points
 
 
 def add_arguments(parser) -> None:
@@ -26,15 +24,14 @@ def run(arguments) -> None:
     Raises:
         InputError: if it cannot be done.
     """
-    support_names, support = _read(arguments.support)
-    query_names, query = _read(arguments.query)
-    inputs = [name for name in support_names if name in query_names]
-    targets = [name for name in support_names if name not in query_names]
-    missing = [name for name in query_names if name not in support_names]
+    support, query = read_points(arguments.support), read_points(arguments.query)
+    inputs = [name for name in support.names if name in query.names]
+    targets = [name for name in support.names if name not in query.names]
+    missing = [name for name in query.names if name not in support.names]
     if missing or not inputs or not targets:
         raise InputError(
-            f"{arguments.query} has columns {query_names}, {arguments.support} has "
-            f"{support_names}: the query's columns must be the inputs of the support file, and "
+            f"{arguments.query} has columns {query.names}, {arguments.support} has "
+            f"{support.names}: the query's columns must be the inputs of the support file, and "
             "the support file's other columns are the targets."
         )
     model = load(arguments.model)
@@ -43,51 +40,52 @@ def run(arguments) -> None:
             f"{model.path} is a classifier; adapt takes a regression model. For images there is "
             "the command classify."
         )
-    x = [[row[support_names.index(name)] for name in inputs] for row in support]
-    y = [[row[support_names.index(name)] for name in targets] for row in support]
-    q = [[row[query_names.index(name)] for name in inputs] for row in query]
-    tensors = [np.asarray(a, np.float32) for a in (x, y, q)]
-    for name, tensor in zip(("support_x", "support_y"), tensors, strict=False):
-        shape = tuple(model.inputs[name].shape[2:])
-        if shape != tensor.shape[1:]:
-            takes = f"{shape[0]} values" if len(shape) == 1 else f"values of shape {shape}"
-            raise InputError(
-                f"the model takes {takes} per point for {name}, the files give "
-                f"{tensor.shape[-1]} (inputs {inputs}, targets {targets})."
-            )
+    tensors = {
+        "support_x": _tensor(model, "support_x", support, inputs),
+        "support_y": _tensor(model, "support_y", support, targets),
+        "query_x": _tensor(model, "query_x", query, inputs),
+    }
     if ("mode" in model.inputs) != (arguments.mode is not None):
         needs = "mode" in model.inputs
         raise InputError("this model needs --mode." if needs else "this model takes no --mode.")
-    mode = [] if arguments.mode is None else [np.int32(arguments.mode)]
-    predictions = model.predict(*tensors, *mode)
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([*inputs, *targets])
-    writer.writerows([*a, *b] for a, b in zip(q, predictions.tolist(), strict=True))
-
-
-def _read(path):
-    """Returns the header and the rows of numbers of a CSV file."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            rows = [(reader.line_num, row) for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
-    if len(rows) < 2:
-        raise InputError(f"{path} needs a header line and at least one point.")
-    (_, header), *rows = rows
-    if len(set(header)) < len(header):
-        raise InputError(f"{path}: the header {header} names a column twice.")
-    numbers = []
-    for line, row in rows:
-        if len(row) != len(header):
+    if arguments.mode is not None:
+        tensors["mode"] = _mode(arguments.mode)
+    predictions = model.predict(**tensors)
+    for line, row in zip(query.lines, predictions, strict=True):
+        if not np.isfinite(row).all():
             raise InputError(
-                f"{path} line {line}: {len(row)} values, the header has {len(header)}."
+                f"the model predicts {row.tolist()} for {query.path} line {line}: the values are "
+                "too large for it, or its training diverged."
             )
-        try:
-            numbers.append([float(value) for value in row])
-        except ValueError:
-            raise InputError(f"{path} line {line}: {row} are not all numbers.") from None
-        if not all(map(math.isfinite, numbers[-1])):
-            raise InputError(f"{path} line {line}: {row} are not all finite.")
-    return header, numbers
+    for points in (support, query):
+        if points.unnamed:
+            note(f"{points.path}: the first column has no name and is left out, as an index.")
+    rows = zip(query.columns(inputs), predictions.tolist(), strict=True)
+    write_table([*inputs, *targets], [[*x, *y] for x, y in rows])
+
+
+def _tensor(model, argument, points, names):
+    """Returns columns of points as the model takes them, `[n, D]`."""
+    shape = tuple(model.inputs[argument].shape[2:])
+    if shape != (len(names),):
+        takes = f"{shape[0]} values" if len(shape) == 1 else f"values of shape {shape}"
+        raise InputError(
+            f"the model takes {takes} per point for {argument}, the columns {names} of "
+            f"{points.path} give {len(names)}."
+        )
+    columns, dtype = points.columns(names), model.dtype(argument)
+    with np.errstate(over="ignore"):
+        tensor = np.asarray(columns, dtype)
+    for line, values, row in zip(points.lines, columns, tensor, strict=True):
+        if not np.isfinite(row).all():
+            raise InputError(
+                f"{points.path} line {line}: {values} are not all within the range of {dtype}, in "
+                "which the model computes; choose a smaller unit."
+            )
+    return tensor
+
+
+def _mode(mode):
+    if abs(mode) > np.iinfo(np.int32).max:
+        raise InputError(f"--mode {mode}: the index of a mode is expected.")
+    return mode

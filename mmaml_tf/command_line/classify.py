@@ -1,13 +1,10 @@
 """`classify`: one task of images, from folders to CSV."""
 
-import csv
-import sys
-from pathlib import Path
-
 import numpy as np
 
 from mmaml_tf.command_line.errors import InputError
 from mmaml_tf.command_line.exported import load
+from mmaml_tf.command_line.output import note, write_table
 
 
 def add_arguments(parser) -> None:
@@ -19,7 +16,9 @@ def add_arguments(parser) -> None:
         metavar="FOLDER",
         help="a folder of class folders with a few images each; their names are the labels",
     )
-    parser.add_argument("--query", required=True, metavar="FOLDER", help="a folder of images")
+    parser.add_argument(
+        "--query", required=True, metavar="FOLDER", help="a folder of images, at any depth"
+    )
     parser.add_argument(
         "--all", action="store_true", help="add a column for each class with its probability"
     )
@@ -37,10 +36,28 @@ def run(arguments) -> None:
     Raises:
         InputError: if it cannot be done.
     """
-    classes = _class_folders(arguments.support)
-    queries = _images(arguments.query)
-    if not queries:
-        raise InputError(f"{arguments.query} has no images ({_suffixes()}).")
+    try:
+        from mmaml_tf.datasets import DatasetError
+    except ImportError as error:  # only this command needs the extra
+        raise InputError(str(error)) from None
+    try:
+        _run(arguments)
+    except DatasetError as error:
+        raise InputError(str(error)) from None
+
+
+def _run(arguments):
+    from mmaml_tf.datasets.image_files import by_class, list_images
+
+    support, queries = list_images(arguments.support), list_images(arguments.query)
+    classes = by_class(support)
+    if len(classes) < 2:
+        raise InputError(
+            f"{arguments.support} has {len(classes)} class folders; expected at least 2, each "
+            "with images of one class."
+        )
+    if not queries.names:
+        raise InputError(f"{arguments.query} has no images (.jpg, .png and the like).")
     model = load(arguments.model)
     size, channels = _image_shape(model)
     if len(classes) > model.outputs:
@@ -48,56 +65,26 @@ def run(arguments) -> None:
             f"{arguments.support} has {len(classes)} class folders, the model tells at most "
             f"{model.outputs} classes apart."
         )
-    support = [(path, label) for label, paths in enumerate(classes.values()) for path in paths]
-    support_x = _pixels([path for path, _ in support], size, channels, arguments.invert)
-    support_y = np.array([label for _, label in support], np.int32)
-    query_x = _pixels(queries, size, channels, arguments.invert)
+    labels = {name: label for label, names in enumerate(classes.values()) for name in names}
+    probabilities = model.predict(
+        support_x=_pixels(support.tree, list(labels), size, channels, arguments.invert),
+        support_y=list(labels.values()),
+        query_x=_pixels(queries.tree, queries.names, size, channels, arguments.invert),
+    )
     # A model for more classes may leave some probability to those that this task does not have.
-    probabilities = model.predict(support_x, support_y, query_x)[:, : len(classes)]
-    probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
+    probabilities = probabilities[:, : len(classes)]
+    with np.errstate(invalid="ignore"):
+        probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
     if not np.isfinite(probabilities).all():
         raise InputError(f"{model.path} gives probabilities that are no numbers for these images.")
-    names = list(classes)
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["file", "label", "probability", *(names if arguments.all else [])])
-    for path, row in zip(queries, probabilities, strict=True):
+    names, rows = list(classes), []
+    for file, row in zip(queries.names, probabilities, strict=True):
         shown = [f"{p:.6f}" for p in row] if arguments.all else []
-        writer.writerow([path.name, names[row.argmax()], f"{row.max():.6f}", *shown])
-
-
-def _class_folders(folder):
-    """Returns the images of each class folder, by its name."""
-    loose = _images(folder)
-    if loose:
-        raise InputError(f"{loose[0]} is in no class folder; move it into one, or away.")
-    folders = [path for path in _entries(folder) if path.is_dir()]
-    if len(folders) < 2:
-        raise InputError(
-            f"{folder} has {len(folders)} class folders; expected at least 2, each with images of "
-            "one class."
-        )
-    classes = {path.name: _images(path) for path in folders}
-    for name, images in classes.items():
-        if not images:
-            raise InputError(f"{Path(folder) / name} has no images ({_suffixes()}).")
-    return classes
-
-
-def _images(folder):
-    suffixes = _decoding().SUFFIXES
-    return [path for path in _entries(folder) if path.suffix.lower() in suffixes]
-
-
-def _entries(folder):
-    """Returns what is in a folder, sorted by name, without what is hidden."""
-    try:
-        return sorted(path for path in Path(folder).iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise InputError(f"{folder} is no folder that can be read: {error}") from None
-
-
-def _suffixes():
-    return ", ".join(_decoding().SUFFIXES)
+        rows.append([file, names[row.argmax()], f"{row.max():.6f}", *shown])
+    for files in (support, queries):
+        if message := files.left_out():
+            note(message)
+    write_table(["file", "label", "probability", *(names if arguments.all else [])], rows)
 
 
 def _image_shape(model):
@@ -118,25 +105,20 @@ def _image_shape(model):
     return shape[1:]
 
 
-def _pixels(paths, size, channels, invert):
+def _pixels(tree, names, size, channels, invert):
     """Returns images as the learner saw them in training, `[n, size, size, channels]`."""
     from PIL import ImageOps
 
-    decoding = _decoding()
+    from mmaml_tf.datasets import DatasetError
+    from mmaml_tf.datasets.decoding import decode
+
     adjust = {"adjust": ImageOps.invert} if invert else {}
-    images = []
-    for path in paths:
+    images = {}
+    for name, content in tree.read(names):
         try:
-            images.append(decoding.decode(path.read_bytes(), size, channels, **adjust))
-        except (OSError, decoding.DatasetError) as error:
-            raise InputError(f"{path} cannot be read as an image: {error}") from None
-    return np.stack(images).astype(np.float32) / np.float32(255)
-
-
-def _decoding():
-    """Returns the module that decodes images; only this command needs what it needs."""
-    try:
-        from mmaml_tf.datasets import decoding
-    except ImportError as error:
-        raise InputError(str(error)) from None
-    return decoding
+            if isinstance(content, DatasetError):
+                raise content
+            images[name] = decode(content, size, channels, **adjust)
+        except DatasetError as error:
+            raise InputError(f"{tree.path}/{name} cannot be read as an image: {error}") from None
+    return np.stack([images[name] for name in names]).astype(np.float32) / np.float32(255)

@@ -5,13 +5,13 @@
 
 from importlib.util import find_spec
 
-if _absent := [name for name in ("PIL", "scipy", "tqdm") if not find_spec(name)]:
+if _absent := [name for name in ("PIL", "filelock", "scipy", "tqdm") if not find_spec(name)]:
     raise ImportError(
         f"{', '.join(_absent)} not installed: the image datasets need the extra `images`, "
         "pip install 'mmaml_tf[images]'."
     )
 
-from mmaml_tf.datasets.dataset import Contents, ImageDataset, Needed
+from mmaml_tf.datasets.dataset import Contents, Counts, ImageDataset, Needed
 from mmaml_tf.datasets.errors import DatasetError
 from mmaml_tf.datasets.folder import FolderDataset
 from mmaml_tf.datasets.preparation import prepare
@@ -21,6 +21,7 @@ from mmaml_tf.datasets.registry import DATASETS, available, data_directory, miss
 __all__ = [
     "DATASETS",
     "Contents",
+    "Counts",
     "DatasetError",
     "FolderDataset",
     "ImageDataset",

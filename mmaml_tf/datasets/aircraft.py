@@ -1,7 +1,7 @@
 """FGVC-Aircraft 2013b: 100 variants of aircraft, 100 photographs each."""
 
 from mmaml_tf.datasets.archives import open_tree
-from mmaml_tf.datasets.dataset import Contents, ImageDataset, Needed
+from mmaml_tf.datasets.dataset import Contents, Counts, ImageDataset, Needed
 from mmaml_tf.datasets.errors import DatasetError
 
 _BANNER = 20
@@ -26,6 +26,7 @@ class Aircraft(ImageDataset):
             ),
         ),
     )
+    counts = (Counts("fgvc-aircraft-2013b", 100, 10000),)
 
     def read(self, paths):
         """Lists the images of all official parts."""

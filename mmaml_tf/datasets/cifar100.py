@@ -6,7 +6,7 @@ import posixpath
 import numpy as np
 
 from mmaml_tf.datasets.archives import open_tree
-from mmaml_tf.datasets.dataset import Contents, ImageDataset, Needed
+from mmaml_tf.datasets.dataset import Contents, Counts, ImageDataset, Needed
 from mmaml_tf.datasets.errors import DatasetError
 from mmaml_tf.datasets.pickles import load_pickle, named, text
 
@@ -30,6 +30,7 @@ class FC100(ImageDataset):
             ),
         ),
     )
+    counts = (Counts("cifar-100-python", 100, 60000),)
 
     def read(self, paths):
         """Reads both pickles: 184 MB."""

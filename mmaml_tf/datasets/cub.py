@@ -1,7 +1,7 @@
 """Caltech-UCSD Birds-200-2011: 200 classes, 11,788 photographs."""
 
 from mmaml_tf.datasets.archives import open_tree
-from mmaml_tf.datasets.dataset import Contents, ImageDataset, Needed
+from mmaml_tf.datasets.dataset import Contents, Counts, ImageDataset, Needed
 from mmaml_tf.datasets.errors import DatasetError
 
 
@@ -22,6 +22,7 @@ class CUB(ImageDataset):
             ),
         ),
     )
+    counts = (Counts("CUB_200_2011", 200, 11788),)
 
     def read(self, paths):
         """Lists the images that `images.txt` names."""

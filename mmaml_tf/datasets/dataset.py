@@ -5,7 +5,7 @@ see `folder.FolderDataset`.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +30,20 @@ class Needed(NamedTuple):
     md5: str = ""
 
 
+class Counts(NamedTuple):
+    """What a part of a dataset holds when it is complete.
+
+    Attributes:
+        part: its name.
+        classes: number of classes.
+        images: number of images; None: any, the same for each class.
+    """
+
+    part: str
+    classes: int
+    images: int | None
+
+
 class Contents(NamedTuple):
     """What the files of a dataset hold.
 
@@ -38,10 +52,13 @@ class Contents(NamedTuple):
         images: returns an iterator of (key, image) over these images in any order. An image is
             its encoded bytes, a uint8 array `[H, W]` or `[H, W, 3]`, or the `DatasetError` that
             says why it cannot be read.
+        parts: names of the classes of each part in `ImageDataset.counts`; None: there is one
+            part, which has all.
     """
 
     classes: dict[str, list[str]]
     images: Callable[[], Iterator[tuple[str, bytes | np.ndarray | DatasetError]]]
+    parts: dict[str, Collection[str]] | None = None
 
 
 class ImageDataset:
@@ -52,6 +69,8 @@ class ImageDataset:
         channels: 1 or 3.
         folders: where its files are sought, below the data directory.
         layouts: sets of files, each of which is enough.
+        counts: what its parts hold when they are complete, which `prepare` checks; none where
+            any number will do.
         terms: why the files may not be downloaded, where they may not.
     """
 
@@ -59,6 +78,7 @@ class ImageDataset:
     channels = 3
     folders: tuple[str, ...] = ("",)
     layouts: tuple[tuple[Needed, ...], ...] = ()
+    counts: tuple[Counts, ...] = ()
     terms = ""
 
     def read(self, paths: tuple[Path, ...]) -> Contents:
@@ -116,8 +136,10 @@ class ImageDataset:
 
 def check_name(name: str) -> str:
     """Returns a dataset's name if it can be part of a file name."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise ValueError(f"name={name!r}: use letters, digits, '-' and '_', as in 'my_images'.")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise ValueError(
+            f"name={name!r}: use letters, digits, '-' and '_', as in name='my_images'."
+        )
     return name
 
 

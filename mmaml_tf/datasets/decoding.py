@@ -4,15 +4,24 @@ import io
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.Image import Transpose
 
 from mmaml_tf.datasets.errors import DatasetError
-
-#: suffixes of the files that are taken for images
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+from mmaml_tf.datasets.signatures import describe
 
 # Formats outside this list are not opened, whatever the suffix says.
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM")
+# What turns an image of each EXIF orientation upright.
+_TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
 # Below the number from which on Pillow warns of decompression bombs.
 _PIXELS = 80_000_000
 
@@ -23,7 +32,10 @@ def decode(
     channels: int,
     adjust: Callable[[Image.Image], Image.Image] = lambda image: image,
 ) -> np.ndarray:
-    """Decodes, adjusts and resizes an image.
+    """Decodes, turns upright, adjusts and resizes an image.
+
+    A photograph is turned as its EXIF orientation says. Of an animation or a document of several
+    pages, this is the first. What is transparent becomes white.
 
     Args:
         image: encoded bytes, or uint8 pixels `[H, W]` or `[H, W, 3]`.
@@ -52,7 +64,13 @@ def decode(
 def _picture(image):
     if isinstance(image, np.ndarray):
         return Image.fromarray(image)
-    picture = Image.open(io.BytesIO(image), formats=_FORMATS)
+    try:
+        picture = Image.open(io.BytesIO(image), formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise DatasetError(
+            f"Pillow cannot identify this image ({describe(image[:200])}): convert it to JPEG or "
+            "PNG, or get it again"
+        ) from None
     width, height = picture.size
     if width * height > _PIXELS:
         raise DatasetError(f"{width}x{height} pixels, more than {_PIXELS:,}")
@@ -60,6 +78,9 @@ def _picture(image):
         # Pillow would cut all values above 255.
         raise DatasetError(f"mode {picture.mode}: convert it to 8 bits a channel")
     picture.load()
+    # ImageOps.exif_transpose fails where any other tag is damaged, for it writes all of them anew.
+    turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+    picture = picture if turn is None else picture.transpose(turn)
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from mmaml_tf.datasets.arguments import user_path
 from mmaml_tf.datasets.errors import DatasetError
 
 _CHUNK = 1 << 20
@@ -40,7 +41,7 @@ def download(
         DatasetError: when the attempts are used up or the checksum differs; the part is kept in
             the first case and removed in the second.
     """
-    path = Path(path)
+    path = user_path(path)
     if not url.startswith(("https://", "http://")):
         raise DatasetError(f"{url}: only http and https addresses are downloaded.")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ def download(
                 ) from error
             time.sleep(pause * 2 ** (attempt - 1))
     _verify(url, part, md5, sha256)
-    with open(part, "rb") as file:
+    with open(part, "r+b") as file:  # Windows syncs no file that is open for reading only
         os.fsync(file.fileno())
     os.replace(part, path)
     return path

@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from mmaml_tf.datasets.archives import open_tree
-from mmaml_tf.datasets.dataset import Contents, ImageDataset, Needed
+from mmaml_tf.datasets.dataset import Contents, Counts, ImageDataset, Needed
 from mmaml_tf.datasets.errors import DatasetError
 
 _SITE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
@@ -36,6 +36,7 @@ class Flowers(ImageDataset):
             ),
         ),
     )
+    counts = (Counts("imagelabels.mat", 102, 8189),)
 
     def read(self, paths):
         """Lists the images that have a label: the n-th label is that of image n."""
@@ -62,9 +63,8 @@ class Flowers(ImageDataset):
 def _labels(path):
     from scipy.io import loadmat
 
-    content = path.read_bytes()
     try:
-        labels = np.asarray(loadmat(io.BytesIO(content))["labels"]).ravel()
+        labels = np.asarray(loadmat(io.BytesIO(path.read_bytes()))["labels"]).ravel()
         return [int(label) for label in labels]
     except Exception as error:
         # A damaged file can fail in any way.

@@ -3,7 +3,7 @@
 import csv
 
 from mmaml_tf.datasets.archives import open_tree
-from mmaml_tf.datasets.dataset import Contents, ImageDataset, Needed
+from mmaml_tf.datasets.dataset import Contents, Counts, ImageDataset, Needed
 from mmaml_tf.datasets.errors import DatasetError
 from mmaml_tf.datasets.pickles import load_pickle, named, text
 
@@ -24,6 +24,8 @@ class MiniImageNet(ImageDataset):
         (*(Needed((f"{part}.csv",)) for part in _PARTS), Needed(_IMAGES)),
         tuple(Needed((f"mini-imagenet-cache-{part}.pkl",)) for part in _PARTS),
     )
+    # As published there are 600 images of each class; fewer are passed on too.
+    counts = tuple(Counts(part, n, None) for part, n in zip(_PARTS, (64, 16, 20), strict=True))
     terms = "ImageNet's terms of access do not allow this package to download it."
 
     def read(self, paths):
@@ -33,16 +35,11 @@ class MiniImageNet(ImageDataset):
 
 def _listed(*paths):
     *lists, folder = paths
-    classes = {}
-    for path in lists:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            if not {"filename", "label"} <= set(rows.fieldnames or ()):
-                raise DatasetError(f"{path}: a first row with filename,label is expected.")
-            for row in rows:
-                if not row["filename"] or not row["label"]:
-                    raise DatasetError(f"{path}, line {rows.line_num}: filename,label is expected.")
-                classes.setdefault(row["label"], []).append(row["filename"])
+    classes, parts = {}, {part: set() for part in _PARTS}
+    for part, path in zip(_PARTS, lists, strict=True):
+        for filename, label in _rows(path):
+            classes.setdefault(label, []).append(filename)
+            parts[part].add(label)
     tree = open_tree(folder)
     wanted = {name for names in classes.values() for name in names}
     members = {name: name.split("/")[-1] for name in tree.names if name.split("/")[-1] in wanted}
@@ -51,14 +48,30 @@ def _listed(*paths):
         for name, content in tree.read(members):
             yield members[name], content
 
-    return Contents(classes, images)
+    return Contents(classes, images, parts)
+
+
+def _rows(path):
+    """Yields the file's name and the label of each image that a list names."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if not {"filename", "label"} <= set(rows.fieldnames or ()):
+                raise DatasetError(f"{path}: a first row with filename,label is expected.")
+            for row in rows:
+                if not row["filename"] or not row["label"]:
+                    raise DatasetError(f"{path}, line {rows.line_num}: filename,label is expected.")
+                yield row["filename"], row["label"]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path} is not a CSV file in UTF-8 ({error}).") from error
 
 
 def _pickled(paths):
     # The arrays are read once more with the images, so that only one is in memory at a time.
-    classes = {}
-    for path in paths:
+    classes, parts = {}, {part: set() for part in _PARTS}
+    for part, path in zip(_PARTS, paths, strict=True):
         pixels, rows = _cache(path)
+        parts[part].update(rows)
         for name, indices in rows.items():
             if any(not 0 <= i < len(pixels) for i in indices):
                 raise DatasetError(f"{path}: class {name} lists rows that are not there.")
@@ -71,7 +84,7 @@ def _pickled(paths):
             for i in sorted(i for indices in rows.values() for i in indices):
                 yield f"{path.name}/{i:06d}", pixels[i]
 
-    return Contents(classes, images)
+    return Contents(classes, images, parts)
 
 
 def _cache(path):

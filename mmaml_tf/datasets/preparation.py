@@ -1,17 +1,19 @@
 """Preparing a dataset: every image is decoded and resized once and written to one array."""
 
-import fcntl
 import hashlib
 import itertools
 import json
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 
+from mmaml_tf.arguments import whole_number
+from mmaml_tf.datasets.arguments import user_path
 from mmaml_tf.datasets.dataset import ImageDataset
 from mmaml_tf.datasets.decoding import decode
 from mmaml_tf.datasets.errors import DatasetError
@@ -19,6 +21,7 @@ from mmaml_tf.datasets.prepared import FORMAT, PreparedImages, paths, pixel_dige
 from mmaml_tf.datasets.registry import data_directory, find
 from mmaml_tf.datasets.sources import fingerprint, record
 
+_LARGEST = 1024
 _LISTED = 10
 _CHUNK = 32
 
@@ -52,37 +55,49 @@ def prepare(
         DatasetError: when files are missing, or images are missing or damaged, naming them.
     """
     dataset, data_dir = find(dataset), data_directory(data_dir)
-    if not isinstance(image_size, int) or not 1 <= image_size <= 1024:
-        raise ValueError(f"image_size={image_size!r}: a whole number from 1 to 1024 is expected.")
-    located = dataset.locate(data_dir)
-    if not located and download:
-        dataset.fetch(data_dir, progress)
+    image_size = whole_number("image_size", image_size)
+    if image_size > _LARGEST:
+        raise ValueError(f"image_size={image_size}: at most {_LARGEST} pixels are possible.")
+    output_dir = user_path(output_dir, "output_dir")
+    with _explained(dataset):
         located = dataset.locate(data_dir)
-    if not located:
-        raise DatasetError(dataset.missing(data_dir))
-    sources = fingerprint(located)
-    array, description = paths(output_dir, dataset.name, image_size)
-    if _is_current(description, dataset, sources):
-        try:
-            return PreparedImages.load(output_dir, dataset.name, image_size)
-        except DatasetError:
-            pass  # made again below
-    Path(output_dir).mkdir(parents=True, exist_ok=True)
-    with _alone(array.with_name(f"{array.name}.partial")) as partial:
-        classes, sha256 = _write(dataset, located, partial, image_size, progress)
-        about = {
-            "format": FORMAT,
-            "code": _code(),
-            "dataset": dataset.name,
-            "image_size": image_size,
-            "channels": dataset.channels,
-            "digest": _digest(dataset, image_size, classes, sha256),
-            "sha256": sha256,
-            "sources": {"fingerprint": sources, "files": record(dataset, located)},
-            "classes": classes,
-        }
-        _publish(partial, array, description, about)
-    return PreparedImages.load(output_dir, dataset.name, image_size)
+        if not located and download:
+            dataset.fetch(data_dir, progress)
+            located = dataset.locate(data_dir)
+        if not located:
+            raise DatasetError(dataset.missing(data_dir))
+        sources = fingerprint(located)
+        array, description = paths(output_dir, dataset.name, image_size)
+        if _is_current(description, dataset, sources):
+            try:
+                return PreparedImages.load(output_dir, dataset.name, image_size)
+            except DatasetError:
+                pass  # made again below
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with _alone(array.with_name(f"{array.name}.partial")) as partial:
+            classes, sha256 = _write(dataset, located, partial, image_size, progress)
+            about = {
+                "format": FORMAT,
+                "code": _code(),
+                "dataset": dataset.name,
+                "image_size": image_size,
+                "channels": dataset.channels,
+                "digest": _digest(dataset, image_size, classes, sha256),
+                "sha256": sha256,
+                "sources": {"fingerprint": sources, "files": record(dataset, located)},
+                "classes": classes,
+            }
+            _publish(partial, array, description, about)
+        return PreparedImages.load(output_dir, dataset.name, image_size)
+
+
+@contextmanager
+def _explained(dataset):
+    """Turns errors of the file system, such as a full disk, into errors of the dataset."""
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"{dataset.name} cannot be prepared: {error}.") from error
 
 
 def _is_current(description, dataset, sources):
@@ -107,21 +122,23 @@ def _code():
 @contextmanager
 def _alone(partial):
     """Lets one process at a time write a file, and removes it after an error."""
-    with open(partial, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # It may have been published since it was opened.
-            if not os.path.samestat(os.fstat(file.fileno()), partial.stat()):
-                raise FileNotFoundError
-        except (BlockingIOError, FileNotFoundError) as error:
-            raise DatasetError(
-                f"{partial} is being written by another process: wait until it has finished."
-            ) from error
-        try:
-            yield partial
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+    lock = FileLock(partial.with_name(f"{partial.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise DatasetError(
+            f"{partial} is being written by another process: wait until it has finished."
+        ) from error
+    try:
+        yield partial
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    finally:
+        # While it is held: who waits for a lock that is gone makes a new one.
+        with suppress(OSError):  # Windows removes no file that is open
+            os.unlink(lock.lock_file)
+        lock.release()
 
 
 def _write(dataset, located, partial, size, progress):
@@ -139,6 +156,7 @@ def _write(dataset, located, partial, size, progress):
     if len(rows) < len(order):
         twice = next(key for row, key in enumerate(order) if rows[key] != row)
         raise DatasetError(f"{dataset.name}: image {twice} is listed twice.")
+    _check_counts(dataset, contents, located)
 
     shape = (len(rows), size, size, dataset.channels)
     images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
@@ -163,6 +181,23 @@ def _write(dataset, located, partial, size, progress):
         raise _unusable(dataset, problems)
     images.flush()
     return [[name, len(keys[name])] for name in keys], pixel_digest(images)
+
+
+def _check_counts(dataset, contents, located):
+    """Raises an error unless the dataset holds what it is known to hold."""
+    for part, classes, images in dataset.counts:
+        names = contents.parts[part] if contents.parts else contents.classes
+        sizes = [len(contents.classes[name]) for name in names]
+        if images is None:
+            complete, expected = len(set(sizes)) <= 1, "as many images of each"
+        else:
+            complete, expected = sum(sizes) == images, f"{images} images"
+        if len(sizes) != classes or not complete:
+            raise DatasetError(
+                f"{dataset.name}: {part} has {len(sizes)} classes and {sum(sizes)} images, "
+                f"{classes} classes and {expected} are expected. Get these files "
+                f"again: {', '.join(map(str, located))}."
+            )
 
 
 def _unusable(dataset, problems):
@@ -224,7 +259,9 @@ def _publish(partial, array, description, about):
 
 
 def _sync(path):
-    descriptor = os.open(path, os.O_RDONLY)
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mmaml_tf.datasets.arguments import user_path
 from mmaml_tf.datasets.errors import DatasetError
 
 #: grows whenever the same sources give other files
@@ -103,8 +104,8 @@ class PreparedImages(NamedTuple):
 
 def paths(directory, name: str, image_size: int) -> tuple[Path, Path]:
     """Returns where the array and its description lie."""
-    stem = f"{name}-{image_size}"
-    return Path(directory) / f"{stem}.npy", Path(directory) / f"{stem}.json"
+    directory, stem = user_path(directory, "directory"), f"{name}-{image_size}"
+    return directory / f"{stem}.npy", directory / f"{stem}.json"
 
 
 def pixel_digest(images: np.ndarray) -> str:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from mmaml_tf.datasets.aircraft import Aircraft
+from mmaml_tf.datasets.arguments import user_path
 from mmaml_tf.datasets.cifar100 import FC100
 from mmaml_tf.datasets.cub import CUB
 from mmaml_tf.datasets.dataset import ImageDataset, check_name
@@ -34,7 +35,7 @@ def find(dataset: str | ImageDataset) -> ImageDataset:
     if isinstance(dataset, ImageDataset):
         check_name(dataset.name)
         return dataset
-    if dataset not in DATASETS:
+    if not isinstance(dataset, str) or dataset not in DATASETS:
         raise ValueError(
             f"dataset={dataset!r}: {', '.join(DATASETS)} are known. Add one with "
             "register(FolderDataset(path, name))."
@@ -44,7 +45,7 @@ def find(dataset: str | ImageDataset) -> ImageDataset:
 
 def data_directory(value=None) -> Path:
     """Returns the directory given, else that of the variable MMAML_DATA, else "data"."""
-    return Path(value or os.environ.get("MMAML_DATA") or "data")
+    return user_path(value or os.environ.get("MMAML_DATA") or "data", "data_dir")
 
 
 def available(data_dir=None) -> dict[str, bool | str]:

@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 
 from mmaml_tf.datasets.dataset import ImageDataset
-from mmaml_tf.datasets.decoding import SUFFIXES
 from mmaml_tf.datasets.downloads import file_digest
+from mmaml_tf.datasets.errors import DatasetError
+from mmaml_tf.datasets.folders import walk
+from mmaml_tf.datasets.image_files import SUFFIXES
 
 _WHOLE = 256 << 20
 _END = 1 << 20
@@ -18,13 +21,18 @@ def fingerprint(paths: tuple[Path, ...]) -> str:
 
     It holds names, not where they lie; sizes; and the content of files up to 256 MiB. Of a larger
     file it holds the first and the last MiB, which in zip and gzip include checksums of the rest.
-    Of images in a folder it holds names and sizes only: an image exchanged for another of exactly
-    as many bytes goes unnoticed.
+    What is hidden in a folder is left out. Of images in a folder it holds names and sizes only: an
+    image exchanged for another of exactly as many bytes goes unnoticed.
+
+    Raises:
+        DatasetError: when one cannot be read.
     """
     entries = []
     for path in paths:
         if path.is_dir():
             entries += [[path.name, *entry] for entry in _folder(path)]
+        elif not path.is_file():
+            raise DatasetError(f"{path} is not a plain file: move it away, or get it again.")
         else:
             entries.append([path.name, path.stat().st_size, _sample(path)])
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
@@ -49,11 +57,12 @@ def record(dataset: ImageDataset, paths: tuple[Path, ...]) -> list[dict]:
 
 
 def _folder(folder):
-    for parent, _, names in sorted(os.walk(folder, followlinks=True)):
-        for name in sorted(names):
-            path = Path(parent, name)
-            content = "" if name.lower().endswith(SUFFIXES) else _sample(path)
-            yield path.relative_to(folder).as_posix(), path.stat().st_size, content
+    for name, status in sorted(walk(folder), key=lambda entry: entry[0]):
+        if not stat.S_ISREG(status.st_mode):
+            yield name, 0, ""
+        else:
+            image = name.lower().endswith(SUFFIXES)
+            yield name, status.st_size, "" if image else _sample(folder / name)
 
 
 def _sample(path):

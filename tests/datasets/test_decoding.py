@@ -53,6 +53,48 @@ def test_what_is_transparent_becomes_white():
     assert decode(saved(palette, transparency=b"\0\0\0\0"), 20, 3).min() == 255
 
 
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF"])
+def test_the_first_picture_of_several(kind):
+    first, *others = [Image.fromarray(official_data.pixels(i, 20, 20)) for i in range(3)]
+    content = saved(first, kind, save_all=True, append_images=others)
+    expected = decode(saved(first, kind), 20, 3).astype(int)
+    assert np.abs(decode(content, 20, 3) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientations(orientation, kind):
+    picture = Image.fromarray(official_data.pixels(1, 20, 20))
+    steps = {
+        2: ["FLIP_LEFT_RIGHT"], 3: ["ROTATE_180"], 4: ["FLIP_TOP_BOTTOM"], 5: ["TRANSPOSE"],
+        6: ["ROTATE_90"], 7: ["TRANSVERSE"], 8: ["ROTATE_270"],
+    }.get(orientation, [])  # fmt: skip
+    stored = picture
+    for step in steps:
+        stored = stored.transpose(Image.Transpose[step])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = decode(saved(stored, kind, exif=exif, quality=95), 20, 3).astype(int)
+    assert np.abs(image - np.asarray(picture)).mean() < 12  # compressed
+
+
+@pytest.mark.parametrize("damage", ["the maker's tag", "all of it"])
+def test_a_damaged_exif_leaves_the_image_readable(damage):
+    picture = Image.fromarray(official_data.pixels(1, 20, 20))
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "maker", 6
+    stored = picture.transpose(Image.Transpose.ROTATE_90)
+    content = bytearray(saved(stored, "JPEG", exif=exif, quality=95))
+    tags = content.index(b"Exif") + 6
+    if damage == "all of it":
+        content[tags : tags + 40] = b"x" * 40
+        picture = stored
+    else:
+        content[tags + 11] = 0  # the tag that names the maker becomes one of numbers
+    image = decode(bytes(content), 20, 3).astype(int)
+    assert np.abs(image - np.asarray(picture)).mean() < 12
+
+
 def test_an_image_of_the_right_size_is_left_alone():
     array = official_data.pixels(1, 20, 20)
     np.testing.assert_array_equal(decode(array, 20, 3), array)
@@ -74,8 +116,9 @@ def huge_png():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "cannot identify"),
-        (b"<html>not found</html>", "cannot identify"),
+        (b"", r"cannot identify .*an empty file"),
+        (b"<html>not found</html>", r"cannot identify .*an HTML page that begins with '<html>not"),
+        (b"\0\0\0\x18ftypheic" + bytes(9), r"cannot identify .*a HEIC image.*convert it to JPEG"),
         (official_data.encoded(official_data.pixels(1))[:-100], "truncated"),
         (official_data.encoded(official_data.pixels(1), "PNG")[:-300], "truncated"),
         (saved(Image.fromarray(official_data.pixels(1)), "EPS"), "cannot identify"),

@@ -210,30 +210,45 @@ def test_another_process_that_prepares_the_same_is_noticed(data):
     prepared(data)
 
 
-def test_what_another_process_has_just_published_is_let_alone(data, monkeypatch):
+def test_the_lock_is_removed(data):
     (data / "out").mkdir()
-    partial, array = (data / "out" / name for name in ("a.npy.partial", "a.npy"))
+    lock = data / "out" / "omniglot-16.npy.partial.lock"
+    lock.touch()  # of a process that was killed
+    prepared(data)
+    assert sorted(os.listdir(data / "out")) == ["omniglot-16.json", "omniglot-16.npy"]
 
-    def publish(file, operation):
-        partial.rename(array)  # between the opening of the file and its lock
 
-    monkeypatch.setattr(module.fcntl, "flock", publish)
-    with (
-        pytest.raises(DatasetError, match="is being written by another process"),
-        module._alone(partial),
-    ):
-        pytest.fail("not reached")
-    assert array.exists()
+def test_errors_of_the_file_system_are_errors_of_the_dataset(data):
+    (data / "out").write_text("no folder")
+    with pytest.raises(DatasetError, match=r"omniglot cannot be prepared: .*exists"):
+        prepared(data)
+
+
+def test_a_source_that_is_no_plain_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pets.zip")
+    with pytest.raises(DatasetError, match=r"pets\.zip is not a plain file"):
+        prepare(FolderDataset(tmp_path / "pets.zip"), None, tmp_path / "out", progress=False)
+
+
+def test_changes_of_hidden_files_prepare_nothing_again(tmp_path, monkeypatch):
+    png = official_data.encoded(official_data.pixels(1), "PNG")
+    official_data.write_tree(tmp_path / "pets", {"a/0.png": png, "b/0.png": png})
+    prepare(FolderDataset(tmp_path / "pets"), None, tmp_path / "out", 8, progress=False)
+    official_data.write_tree(tmp_path / "pets", {".DS_Store": b"", "a/.thumbnails/0.png": png})
+    monkeypatch.setattr(module, "_write", lambda *_: pytest.fail("prepared again"))
+    prepare(FolderDataset(tmp_path / "pets"), None, tmp_path / "out", 8, progress=False)
 
 
 # The package's own __init__ would load TensorFlow, which the datasets must not need.
-SCRIPT = """
+PACKAGE = f"""
     import os, signal, sys, types
     package = types.ModuleType("mmaml_tf")
-    package.__path__ = [{package!r}]
+    package.__path__ = [{str(Path(module.__file__).parents[1])!r}]
     sys.modules["mmaml_tf"] = package
+"""
+SCRIPT = """
     from mmaml_tf.datasets import preparation
-    from mmaml_tf.datasets import prepare
+    from mmaml_tf.datasets import DATASETS, prepare
     assert not {{"tensorflow", "keras"}} & set(sys.modules)
     count = 0
     def killed(*paths, replace=os.replace):
@@ -243,15 +258,15 @@ SCRIPT = """
         count += 1
         replace(*paths)
     os.replace = killed
+    type(DATASETS["omniglot"]).counts = ()  # of a small one
     prepare("omniglot", {data!r}, {out!r}, 16, progress=False)
 """
 
 
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_kill_leaves_nothing_that_could_be_taken_for_complete(data, after):
-    package = str(Path(module.__file__).parents[1])
     out = data / "out"
-    script = SCRIPT.format(package=package, after=after, data=str(data / "data"), out=str(out))
+    script = PACKAGE + SCRIPT.format(after=after, data=str(data / "data"), out=str(out))
     run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True)
     assert run.returncode == -signal.SIGKILL, run.stderr.decode()
     assert (out / "omniglot-16.npy").exists() == bool(after)
@@ -260,3 +275,17 @@ def test_a_kill_leaves_nothing_that_could_be_taken_for_complete(data, after):
         PreparedImages.load(out, "omniglot", 16)
     prepared(data).verify()
     assert len(os.listdir(out)) == 2
+
+
+def test_locks_need_no_fcntl(data):
+    """Windows has none."""
+    png = official_data.encoded(official_data.pixels(1), "PNG")
+    official_data.write_tree(data / "pets", {"a/0.png": png, "b/0.png": png})
+    script = """
+    sys.modules["fcntl"] = None
+    from mmaml_tf.datasets import FolderDataset, prepare
+    prepare(FolderDataset("pets"), None, "out", 8, progress=False)
+    """
+    script = textwrap.dedent(PACKAGE + script)
+    subprocess.run([sys.executable, "-c", script], cwd=data, check=True)
+    assert sorted(os.listdir(data / "out")) == ["pets-8.json", "pets-8.npy"]
