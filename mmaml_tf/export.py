@@ -64,7 +64,7 @@ def export_path(filepath, format: str, path, others: dict):
     """Returns the path among the arguments that Keras's `export` takes, and refuses others."""
     if format != "tf_saved_model":
         raise ValueError(
-            f"format={format!r}: only format=\"tf_saved_model\" can hold a model that adapts; leave "
+            f'format={format!r}: only format="tf_saved_model" can hold a model that adapts; leave '
             "the argument out."
         )
     if others:

@@ -83,7 +83,9 @@ class TaskModel(keras.Model):
         return data
 
     def _from_parts(self, parts):
-        return self.batch_type(**parts[0]) if isinstance(parts[0], dict) else self.batch_type(*parts)
+        return (
+            self.batch_type(**parts[0]) if isinstance(parts[0], dict) else self.batch_type(*parts)
+        )
 
     def _ready(self, batch):
         """Builds the learner and its optimizer for a batch or its specs."""

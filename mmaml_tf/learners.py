@@ -112,7 +112,7 @@ class Learner(MetaLearner):
         """
         least, statistics = self.network.least_points, self.network.statistics
         of_batch = training or statistics != "moving"
-        alone = training and statistics == "moving" or statistics == "query"
+        alone = (training and statistics == "moving") or statistics == "query"
         for name, points, normalised in (
             ("support", support, of_batch), ("query", query, alone)
         ):  # fmt: skip
@@ -120,7 +120,11 @@ class Learner(MetaLearner):
                 raise ValueError(
                     f"a task has {points} {name} point, which batch normalisation makes nothing of "
                     f"by itself: all outputs would be the same. Give at least {least}"
-                    + (', or make the network with statistics="support".' if name == "query" else ".")
+                    + (
+                        ', or make the network with statistics="support".'
+                        if name == "query"
+                        else "."
+                    )
                 )
 
     # -- the forward pass -------------------------------------------------------------------
@@ -348,7 +352,11 @@ class Learner(MetaLearner):
     def _as_input(self, array, name="support_x"):
         array = as_tensor(name, array)
         cast = tf.cast(array, self.compute_dtype)
-        if tf.executing_eagerly() and array.dtype.is_floating and array.dtype.size > cast.dtype.size:
+        if (
+            tf.executing_eagerly()
+            and array.dtype.is_floating
+            and array.dtype.size > cast.dtype.size
+        ):
             # What was finite before the cast is too large for it.
             lost = tf.reduce_any(tf.math.is_finite(array) & ~tf.math.is_finite(cast))
             if lost:

@@ -136,7 +136,7 @@ class OuterStep(TaskModel):
         return tf.function(function, autograph=False, jit_compile=self.xla)
 
     def _losses_and_gradients(self, *arrays, groups):
-        """Returns losses `[T]`, outputs, and what is summed over tasks: see `_divided_gradients`."""
+        """Returns losses `[T]`, outputs and sums over tasks, see `_divided_gradients`."""
         with layers.compiled_by_xla(self.xla):
             return self._divided_gradients(arrays, groups)
 

@@ -79,7 +79,11 @@ class ImageCell(Cell):
         s, filters = self.settings, self.schedule["filters"]
         outputs = None if s["method"] == "ProtoNet" else s["ways"]
         network = mm.networks.ConvNet(
-            filters, outputs, s["statistics"], seed=derive_seed(self.seed, "network"), dtype=s["dtype"]
+            filters,
+            outputs,
+            s["statistics"],
+            seed=derive_seed(self.seed, "network"),
+            dtype=s["dtype"],
         )
         inner_loop = mm.InnerLoop(
             s["inner_steps"],

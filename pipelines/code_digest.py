@@ -15,12 +15,14 @@ from pipelines import params as parameters
 _TRAINING = (
     "mmaml_tf/division.py",
     "mmaml_tf/episodes.py",
+    "mmaml_tf/fitting.py",
     "mmaml_tf/inner_loop.py",
     "mmaml_tf/layers.py",
     "mmaml_tf/meta_learner.py",
     "mmaml_tf/modulation.py",
-    "mmaml_tf/networks.py",
+    "mmaml_tf/networks",
     "mmaml_tf/nonfinite.py",
+    "mmaml_tf/outer_step.py",
     "mmaml_tf/seeds.py",
     "mmaml_tf/training.py",
     "pipelines/cells.py",
@@ -30,6 +32,7 @@ _SUPERVISED_TRAINING = (
     *_TRAINING,
     "mmaml_tf/encoders.py",
     "mmaml_tf/learners.py",
+    "mmaml_tf/losses.py",
 )
 _EVALUATION = (
     "mmaml_tf/bank.py",

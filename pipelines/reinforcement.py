@@ -4,8 +4,8 @@ import keras
 
 import mmaml_tf as mm
 from mmaml_tf import rl
-from mmaml_tf.seeds import derive_seed
 from mmaml_tf.rl.rollouts import Rollouts
+from mmaml_tf.seeds import derive_seed
 from pipelines import params as parameters
 from pipelines.cells import Cell
 

@@ -89,7 +89,7 @@ def test_every_thread_has_a_shard_by_default(monkeypatch, threads, shards):
 @pytest.mark.parametrize("wrong", [{"shards": 0}, {"tasks_at_once": -1}, {"shards": "all"}])
 def test_impossible_divisions_are_refused(wrong):
     learner = factory.learner("MAML", jit=None)
-    with pytest.raises(ValueError, match=rf'{next(iter(wrong))}=.* whole number'):
+    with pytest.raises(ValueError, match=rf"{next(iter(wrong))}=.* whole number"):
         learner.compile("sgd", "mse", **wrong)
 
 

@@ -164,9 +164,7 @@ class KerasNetwork(TaskNetwork):
         # A normalisation that sees one number a point makes nothing of a single point.
         self.least_points = 2 if any(number <= len(points) for number in statistics.seen) else 1
         changed = [
-            v
-            for v in self.model.non_trainable_variables
-            if scope.get_current_value(v) is not None
+            v for v in self.model.non_trainable_variables if scope.get_current_value(v) is not None
         ]
         unused = {id(v) for layer in self._batch_normalisations() for v in layer.variables}
         used = [v for v in changed if self.statistics == "moving" or id(v) not in unused]
@@ -257,7 +255,8 @@ class KerasNetwork(TaskNetwork):
         def one_task(inputs):
             x_task, mapped_task = inputs
             mapped_task = iter(mapped_task)
-            task_weights = [next(mapped_task) if m else w for w, m in zip(weights, per_task)]
+            pairs = zip(weights, per_task, strict=True)
+            task_weights = [next(mapped_task) if is_mapped else w for w, is_mapped in pairs]
             pairs = list(zip(variables, task_weights, strict=True))
             with (
                 normalisation.using(statistics),
@@ -352,7 +351,11 @@ def _kernel(layer):
     """Returns what scales a layer's outputs, or None."""
     if _is_affine(layer):
         return layer.kernel
-    if isinstance(layer, _SCALED_LAYERS) and layer.gamma is not None and len(layer.gamma.shape) == 1:
+    if (
+        isinstance(layer, _SCALED_LAYERS)
+        and layer.gamma is not None
+        and len(layer.gamma.shape) == 1
+    ):
         return layer.gamma
     return None
 

@@ -38,7 +38,9 @@ class TrajectoryEncoder(keras.layers.Layer):
         self.gru = keras.layers.GRU(
             units,
             kernel_initializer=keras.initializers.GlorotUniform(derive_seed(seed, "GRU", "kernel")),
-            recurrent_initializer=keras.initializers.Orthogonal(seed=derive_seed(seed, "GRU", "recurrent")),
+            recurrent_initializer=keras.initializers.Orthogonal(
+                seed=derive_seed(seed, "GRU", "recurrent")
+            ),
             reset_after=False,
             # The fused kernel does not run under XLA.
             use_cudnn=False,
