@@ -81,7 +81,7 @@ def assert_index(index, size: int, message: str) -> list:
 
 @contextlib.contextmanager
 def as_value_errors():
-    """Raises what an assertion of `assert_values` says as a ValueError."""
+    """Raises as a ValueError what TensorFlow has against data while a graph runs."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
@@ -93,4 +93,8 @@ def as_value_errors():
                 "XLA cannot compile this learner; give compile(jit_compile=False). It says: "
                 f"{error.message.splitlines()[0]}"
             ) from error
-        raise
+        before_node = error.message.partition("[[{{node")[0].strip().splitlines()
+        raise ValueError(
+            "these data do not fit the learner, or a layer cannot run here: "
+            f"{before_node[-1].strip() if before_node else error.message}"
+        ) from error

@@ -34,7 +34,12 @@ def check_support(support_x, support_y) -> None:
     """Raises ValueError unless support sets are `[T, K, ...]` with equal T, K and K >= 1."""
     for name, value in (("support_x", support_x), ("support_y", support_y)):
         shape = tf.TensorShape(value.shape)
-        if shape.rank is None or shape.rank < 2:
+        if shape.rank is None:
+            raise ValueError(
+                f"{name} has an unknown shape; expected [T, K, ...] (tasks, support points, "
+                "features). Give the dataset an output_signature with shapes."
+            )
+        if shape.rank < 2:
             raise ValueError(
                 f"{name} has shape {tuple(shape)}; expected [T, K, ...] (tasks, support points, "
                 "features). A single task needs a leading axis of size 1."
@@ -65,22 +70,6 @@ def check_episodes(episodes: Episodes) -> None:
     check_support(episodes.support_x, episodes.support_y)
     check_query(episodes.support_x, episodes.query_x)
     _check_equal_axes("query_x", episodes.query_x, "query_y", episodes.query_y, axes=(0, 1))
-
-
-def check_points(learner, name, given, built) -> None:
-    """Raises ValueError unless points have the shape that a learner was built for.
-
-    Args:
-        learner: the learner, for its name.
-        name: name of the points in `Episodes`.
-        given: a tensor or spec `[T, N, ...]`.
-        built: the shape that the learner was built for.
-    """
-    if tuple(given.shape[2:]) != tuple(built[2:]):
-        raise ValueError(
-            f"{name} has points of shape {tuple(given.shape[2:])}; {learner.name} was built for "
-            f"{tuple(built[2:])}."
-        )
 
 
 def _check_equal_axes(name_a, a, name_b, b, axes) -> None:

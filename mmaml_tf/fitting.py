@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from mmaml_tf.arguments import whole_number
 from mmaml_tf.checks import as_tensor, as_value_errors
 from mmaml_tf.nonfinite import StopOnNonFinite
 
@@ -32,13 +33,17 @@ class TaskModel(keras.Model):
         """Creates all weights for data like these (tensors, arrays or specs)."""
         raise NotImplementedError
 
+    def traced_settings(self) -> tuple:
+        """Returns what graphs are traced for: what trains, and settings that may be set anew."""
+        return tuple(id(v) for v in self.trainable_variables)
+
     def refresh(self) -> None:
-        """Traces graphs anew where layers were frozen or released since."""
-        trained = tuple(id(v) for v in self.trainable_variables)
-        if trained != self.__dict__.get("_traced_for"):
+        """Traces graphs anew where layers were frozen or settings changed since."""
+        settings = self.traced_settings()
+        if settings != self.__dict__.get("_traced_for"):
             if "_traced_for" in self.__dict__:
                 self.renew_graphs()
-            self._traced_for = trained
+            self._traced_for = settings
 
     def renew_graphs(self) -> None:
         """Forgets the graphs that were traced."""
@@ -74,6 +79,8 @@ class TaskModel(keras.Model):
         if not isinstance(data, tf.data.Dataset):
             return tf.data.Dataset.from_tensors(self.as_batch(data, what))
         cardinality = int(data.cardinality())
+        if cardinality == 0:
+            raise ValueError(f"{what} is a dataset without a single batch.")
         endless = cardinality == tf.data.INFINITE_CARDINALITY or cardinality > _ENDLESS
         if endless and steps is None:
             raise ValueError(f"{what} is an endless dataset; give {steps_name}, a number of steps.")
@@ -107,12 +114,25 @@ class TaskModel(keras.Model):
         known = {id(v) for v in self.optimizer._trainable_variables}
         if not known.issuperset(map(id, self.trainable_variables)):
             raise ValueError(
-                "some weights became trainable after the optimizer was built for the others; call "
-                "compile again."
+                "the optimizer was built for other weights, before some were released or for "
+                "another learner; call compile again, with an optimizer of this learner's own."
             )
         self.guard.resume()
 
     # -- Keras's methods ------------------------------------------------------------------------
+
+    def save(self, filepath, *args, **kwargs):
+        """Writes the learner to a `.keras` file; see `keras.Model.save`.
+
+        Raises:
+            ValueError: for a file of HDF5, which cannot hold the parts of a learner.
+        """
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                f"{filepath}: HDF5 cannot hold a learner; give a path that ends in .keras, or save "
+                "weights alone with save_weights."
+            )
+        super().save(filepath, *args, **kwargs)
 
     def fit(
         self,
@@ -155,7 +175,15 @@ class TaskModel(keras.Model):
                 compiled.
             NonFiniteError: when a loss or meta-gradient is not finite (see `on_nonfinite`).
         """
-        _refuse("fit", y=y, batch_size=batch_size, validation_split=validation_split)
+        given = kwargs.pop("validation_batch_size", None)
+        _refuse("fit", y=y, batch_size=batch_size, validation_batch_size=given)
+        _refuse("fit", validation_split=validation_split)
+        epochs = whole_number("epochs", epochs, least=0)
+        _check_counts(kwargs, "steps_per_epoch", "validation_steps")
+        if "initial_epoch" in kwargs:
+            kwargs["initial_epoch"] = whole_number("initial_epoch", kwargs["initial_epoch"], 0)
+        if not isinstance(kwargs.get("validation_freq", 1), (list, tuple, set)):
+            _check_counts(kwargs, "validation_freq")
         _refuse("fit", shuffle=shuffle, class_weight=class_weight, sample_weight=sample_weight)
         data = self._as_dataset(x, "x", kwargs.get("steps_per_epoch"), "steps_per_epoch")
         if validation_data is not None:
@@ -167,9 +195,12 @@ class TaskModel(keras.Model):
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
         callbacks = [StopOnNonFinite(), *callbacks]
         with as_value_errors():
-            return super().fit(
+            history = super().fit(
                 data, epochs=epochs, verbose=verbose, callbacks=callbacks, shuffle=False, **kwargs
             )
+        if not history.history and epochs > kwargs.get("initial_epoch", 0):
+            raise ValueError("x gave no batch to train on.")
+        return history
 
     def evaluate(self, x=None, y=None, batch_size=None, sample_weight=None, **kwargs):
         """Returns loss and metrics after adaptation; see `keras.Model.evaluate`.
@@ -185,6 +216,7 @@ class TaskModel(keras.Model):
             ValueError: see `fit`.
         """
         _refuse("evaluate", y=y, batch_size=batch_size, sample_weight=sample_weight)
+        _check_counts(kwargs, "steps")
         data = self._as_dataset(x, "x", kwargs.get("steps"), "steps")
         self._ready(data.element_spec)
         with as_value_errors():
@@ -205,6 +237,7 @@ class TaskModel(keras.Model):
             ValueError: see `fit`.
         """
         _refuse("predict", batch_size=batch_size)
+        _check_counts(kwargs, "steps")
         data = self._as_dataset(x, "x", kwargs.get("steps"), "steps")
         self._ready(data.element_spec)
         with as_value_errors():
@@ -243,6 +276,13 @@ def _as_part(name, part):
             "Draw batches with mmaml_tf.tasks.ArrayTasks, or batch tasks of one size."
         )
     return part if part is None or isinstance(part, tf.TypeSpec) else as_tensor(name, part)
+
+
+def _check_counts(given, *names):
+    """Makes whole numbers of counts that were given."""
+    for name in names:
+        if given.get(name) is not None:
+            given[name] = whole_number(name, given[name])
 
 
 def _refuse(method, **given):

@@ -17,7 +17,6 @@ from mmaml_tf.checks import as_tensor, as_value_errors, assert_values
 from mmaml_tf.episodes import (
     Episodes,
     check_episodes,
-    check_points,
     check_query,
     check_support,
 )
@@ -46,6 +45,7 @@ class Learner(MetaLearner):
 
     batch_type = Episodes
     batch_fields = 4
+    settings = (*MetaLearner.settings, "fewer_ways")
 
     def __init__(
         self,
@@ -68,8 +68,14 @@ class Learner(MetaLearner):
 
     def _check_outputs(self, support_x, support_y):
         """Refuses outputs that the loss would silently broadcast against the targets."""
-        x = keras.random.normal((1, 4, *support_x[2:]), dtype=self.compute_dtype, seed=1)
-        found = self.network.functional_call(self._shared_weights(), x)
+        x = keras.random.normal((1, 32, *support_x[2:]), dtype=self.compute_dtype, seed=1)
+        # Large weights, so that outputs lie between 0 and 1 only where they always do.
+        rng = np.random.default_rng(0)
+        weights = [
+            tf.constant(3 * rng.normal(size=v.shape), v.dtype)
+            for v in self.network.trainable_variables
+        ]
+        found = self.network.functional_call(weights, x)
         outputs, targets = tuple(found.shape[2:]), tuple(support_y[2:])
         # Integer class labels have no axis of classes, or one of size 1.
         labels = outputs[-1:] > (1,) and targets in (outputs[:-1], (*outputs[:-1], 1))
@@ -89,7 +95,8 @@ class Learner(MetaLearner):
         """Refuses a loss that does not fit the outputs; once built and compiled."""
         loss = self.__dict__.get("task_loss")
         if loss is not None and "_example_outputs" in self.__dict__:
-            loss.check(self._target_shape, self.target_dtype, self.output_shape_per_point)
+            shapes = self._target_shape, self.target_dtype, self.output_shape_per_point
+            loss.check(*shapes, self.compute_dtype)
             loss.check_outputs(self._example_outputs)
 
     def build_for(self, episodes: Episodes) -> None:
@@ -98,9 +105,21 @@ class Learner(MetaLearner):
         check_episodes(episodes)
         if not self.built:
             self.build((tuple(episodes.support_x.shape), tuple(episodes.support_y.shape)))
-        check_points(self, "support_x", episodes.support_x, self.support_shapes[0])
-        check_points(self, "support_y", episodes.support_y, self.support_shapes[1])
+        self._check_points(episodes.support_x, episodes.support_y)
         self._check_counts(episodes.support_x.shape[1], episodes.query_x.shape[1], training=True)
+
+    def _check_points(self, support_x, support_y):
+        """Refuses points of other shapes than those that the learner was built for."""
+        for name, given, built in zip(
+            ("support_x", "support_y"), (support_x, support_y), self.support_shapes, strict=True
+        ):
+            given, built = tuple(given.shape[2:]), tuple(built[2:])
+            # Class labels may have an axis of size 1, or none.
+            labels = name == "support_y" and self.predicts_classes
+            if given != built and not (labels and given in ((), (1,))):
+                raise ValueError(
+                    f"{name} has points of shape {given}; {self.name} was built for {built}."
+                )
 
     def _check_counts(self, support, query=None, training=False):
         """Refuses points that batch normalisation would make nothing of.
@@ -308,7 +327,9 @@ class Learner(MetaLearner):
         """See `OuterStep.update_metrics`; outputs are predictions for the queries."""
         self._update_loss(losses, keep)
         self._update_by_mode(losses, mode, keep)
-        return self.compute_metrics(None, targets, outputs)
+        # Keras's metrics have one axis of samples.
+        points = [tf.reshape(a, [-1, *a.shape[2:]]) for a in (targets, outputs)]
+        return self.compute_metrics(None, *points)
 
     # -- inference ----------------------------------------------------------------------------
 
@@ -340,13 +361,12 @@ class Learner(MetaLearner):
             support_x, support_y = support_x[None], support_y[None]
             mode = None if mode is None else np.reshape(mode, [1])
         check_support(support_x, support_y)
-        check_points(self, "support_x", support_x, self.support_shapes[0])
-        check_points(self, "support_y", support_y, self.support_shapes[1])
+        self._check_points(support_x, support_y)
         self._check_counts(support_x.shape[1])
+        mode = self._as_modes(mode, support_x.shape[0])
         with as_value_errors():
             self.assert_data(support_x, support_y)
-        mode = self._as_modes(mode, support_x.shape[0])
-        path, affine = self._adapt_graph(support_x, support_y, mode, steps)
+            path, affine = self._adapt_graph(support_x, support_y, mode, steps)
         return Predictor(self, path[-1], affine, (support_x, support_y), single)
 
     def _as_input(self, array, name="support_x"):
@@ -368,6 +388,8 @@ class Learner(MetaLearner):
             array = as_tensor(name, array)
             if not array.dtype.is_integer:
                 raise ValueError(f"{name} has type {array.dtype.name}; class labels are integers.")
+            if {tuple(array.shape[2:]), self._target_shape} == {(), (1,)}:
+                array = tf.reshape(array, [*tf.unstack(tf.shape(array)[:2]), *self._target_shape])
             return tf.cast(array, self.target_dtype)
         return self._as_input(array, name)
 
@@ -476,9 +498,9 @@ class Predictor:
         learner._check_counts(None, query_x.shape[1])
         with as_value_errors():
             assert_values("query_x", query_x)
-        predictions = learner._predict_graph(
-            self.weights, self._affine, self._support, query_x, self._snapshot
-        )
+            predictions = learner._predict_graph(
+                self.weights, self._affine, self._support, query_x, self._snapshot
+            )
         return predictions[0] if self._single else predictions
 
 

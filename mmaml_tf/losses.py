@@ -3,6 +3,7 @@
 import inspect
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 # What makes probabilities of the logits that a loss takes, by the name of its function.
@@ -71,21 +72,47 @@ class TaskLoss:
             raise ValueError(f"the loss {self} returns one number for all tasks; {_ADVICE}.")
         return self._reduce(losses, axis=list(range(1, losses.shape.rank)))
 
-    def check(self, target_shape, target_dtype, output_shape) -> None:
-        """Raises ValueError unless the loss keeps the axes of tasks and points.
+    def check(self, target_shape, target_dtype, output_shape, output_dtype) -> None:
+        """Raises ValueError unless the loss keeps tasks and points apart.
 
         Args:
             target_shape: shape of one point's target.
             target_dtype: its type.
             output_shape: shape of one point's output.
+            output_dtype: its type.
         """
         leading = (2, 3)
-        targets = tf.zeros((*leading, *target_shape), target_dtype)
-        found = tuple(self._values(targets, tf.ones((*leading, *output_shape))).shape)
+        rng = np.random.default_rng(0)
+        targets = rng.random((*leading, *target_shape))
+        if tf.as_dtype(target_dtype).is_integer:
+            targets = rng.integers(output_shape[-1], size=targets.shape)
+        targets = tf.constant(targets, target_dtype)
+        outputs = tf.constant(rng.random((*leading, *output_shape)), output_dtype)
+
+        # As a learner runs it: in a graph.
+        def values(*given):
+            return tf.convert_to_tensor(self._values(*given))
+
+        values = tf.function(values, autograph=False)
+        try:
+            together, alone = values(targets, outputs), values(targets[:1], outputs[:1])
+        except Exception as error:  # of whatever kind the loss raises
+            raise ValueError(
+                f"the loss {self} cannot be computed from targets [T, N{_axes(target_shape)}] of "
+                f"type {target_dtype} and outputs [T, N{_axes(output_shape)}]: "
+                f"{_last_line(error)} Class labels need SparseCategoricalCrossentropy, one-hot "
+                "vectors CategoricalCrossentropy."
+            ) from error
+        found = tuple(together.shape)
         if found[:2] != leading and found != leading[:1]:
             raise ValueError(
                 f"the loss {self} returns values of shape {found} for {leading[0]} tasks of "
                 f"{leading[1]} points; {_ADVICE}."
+            )
+        if not np.allclose(together[:1], alone, rtol=1e-3, atol=1e-6, equal_nan=True):
+            raise ValueError(
+                f"the loss {self} gives a task other values when another task is beside it; "
+                f"{_ADVICE}."
             )
 
     def check_outputs(self, outputs) -> None:
@@ -138,6 +165,16 @@ def _takes_logits(loss):
         return loss.get_config().get("from_logits", True)
     parameter = inspect.signature(loss).parameters.get("from_logits")
     return parameter is None or parameter.default
+
+
+def _axes(shape):
+    return "".join(f", {size}" for size in shape)
+
+
+def _last_line(error):
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[-1] if lines else type(error).__name__
+    return text if text.endswith(".") else f"{text}."
 
 
 def _class_name(loss):

@@ -51,6 +51,8 @@ class MetaLearner(OuterStep):
     needs_mode = False
     #: what is reported by mode
     measured_by_mode = "loss"
+    #: attributes that may be set anew at any time
+    settings = ("outer_clip", "on_nonfinite")
 
     def __init__(
         self,
@@ -102,7 +104,15 @@ class MetaLearner(OuterStep):
         Raises:
             ValueError: when encoder, modulation and network do not fit these shapes.
         """
-        shapes = [tuple(shape) for shape in input_shape[:2]]
+        try:
+            shapes = [tuple(shape) for shape in input_shape[:2]]
+        except TypeError:
+            shapes = []
+        if len(shapes) < 2:
+            raise ValueError(
+                f"build takes the shapes of the two parts of a task's data, got {input_shape}; "
+                "build_for(batch) finds them out."
+            )
         point = self._network_shape(shapes[0])[2:]
         for network in self._networks():
             if not network.built:
@@ -131,6 +141,18 @@ class MetaLearner(OuterStep):
         if not self._encoder_state:
             return []
         return [v for v in self.encoder.variables if id(v) in self._encoder_state]
+
+    def traced_settings(self):
+        """See `TaskModel.traced_settings`."""
+        own = tuple(getattr(self, name) for name in self.settings)
+        loop = tuple(self.inner_loop.get_config().values())
+        return super().traced_settings() + own + loop + (self.network.statistics,)
+
+    def refresh(self):
+        """See `TaskModel.refresh`."""
+        if self.built:
+            self.guard.set_policy(self.on_nonfinite)
+        super().refresh()
 
     def _networks(self):
         return [self.network]
@@ -290,6 +312,12 @@ class MetaLearner(OuterStep):
         """
         refuse_strategy()
         division.check(shards, tasks_at_once)
+        taken = {"loss", *(metric.name for metric in self.by_mode)}
+        for metric in tf.nest.flatten(kwargs.get("metrics") or []):
+            if (name := getattr(metric, "name", metric)) in taken:
+                raise ValueError(
+                    f"a metric is named {name!r}, like one of the learner's own; rename it."
+                )
         for name in ("loss_weights", "weighted_metrics"):
             if kwargs.get(name) is not None:
                 raise ValueError(

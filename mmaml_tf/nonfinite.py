@@ -31,9 +31,7 @@ class UpdateGuard(keras.layers.Layer):
 
     def __init__(self, policy: str, weights: list[str], modes: int, **kwargs):
         super().__init__(trainable=False, **kwargs)
-        if policy not in POLICIES:
-            raise ValueError(f"on_nonfinite is {policy!r}; expected one of {POLICIES}.")
-        self.most_in_row = 0 if policy == "stop" else MOST_SKIPPED_IN_ROW
+        self.set_policy(policy)
         #: names of what is watched
         self.tensors = ["loss", *weights, "the optimizer's own variables"]
         for name, shape in (
@@ -48,6 +46,12 @@ class UpdateGuard(keras.layers.Layer):
                 shape=shape, dtype="int64", initializer="zeros", trainable=False, name=name
             )
             setattr(self, name, weight)
+
+    def set_policy(self, policy: str) -> None:
+        """Sets what is done about updates that are not finite, before graphs are traced."""
+        if policy not in POLICIES:
+            raise ValueError(f"on_nonfinite is {policy!r}; expected one of {POLICIES}.")
+        self.most_in_row = 0 if policy == "stop" else MOST_SKIPPED_IN_ROW
 
     def allow(self, loss, weights, optimizer, tasks, mode, origin, expected=False):
         """Returns a boolean scalar: keep this update or take it back.

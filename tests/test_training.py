@@ -267,7 +267,7 @@ class Spoilt:
 
     def _spoil(self, episodes):
         bad = tf.reduce_any(episodes.origin[1] == tf.constant(self.steps, tf.int64))
-        factor = tf.where(bad, np.nan, 1.0)
+        factor = tf.where(bad, 1e30, 1.0)
         return episodes._replace(query_y=episodes.query_y * tf.cast(factor, tf.float32))
 
 

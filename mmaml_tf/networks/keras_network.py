@@ -79,6 +79,7 @@ class KerasNetwork(TaskNetwork):
                 f"the Keras model {model.name!r} has {len(model.inputs)} inputs; a task network "
                 "has one. Join them to one input, and take them apart inside the model."
             )
+        _refuse_layers(model)
         self.model = model
         self.modulated = None if modulated is None else tuple(modulated)
         self.statistics = statistics
@@ -150,10 +151,14 @@ class KerasNetwork(TaskNetwork):
         """
         points = self._example_points(point_shape, 2)
         statistics = normalisation.Statistics(seen=[])
+        values = [tf.convert_to_tensor(v) for v in self.model.trainable_variables]
+        pairs = list(zip(self.model.trainable_variables, values, strict=True))
         with (
+            tf.GradientTape() as tape,
             normalisation.using(statistics),
-            keras.StatelessScope(collect_losses=True) as scope,
+            keras.StatelessScope(pairs, collect_losses=True) as scope,
         ):
+            tape.watch(values)
             outputs = self.model(points, training=True)
         if not tf.is_tensor(outputs):
             raise ValueError(
@@ -161,6 +166,15 @@ class KerasNetwork(TaskNetwork):
                 "network gives one tensor. Wrap the output that the loss is of."
             )
         self._check_mask(outputs)
+        differentiable = outputs.dtype.is_floating and any(
+            g is not None for g in tape.gradient(outputs, values)
+        )
+        if not differentiable:
+            raise ValueError(
+                f"the outputs of the Keras model {self.model.name!r} have no gradient by any of "
+                "its weights, so that it cannot be adapted; leave out what takes it away, such as "
+                "an argmax or a cast to integers."
+            )
         # A normalisation that sees one number a point makes nothing of a single point.
         self.least_points = 2 if any(number <= len(points) for number in statistics.seen) else 1
         changed = [
@@ -201,10 +215,7 @@ class KerasNetwork(TaskNetwork):
         blocks = [block for block, pair in enumerate(affine) if pair is not None]
         # Task 0 has the first modulation; each other task has the second one in one layer.
         rows = [[int(task == block) for task in (None, *blocks)] for block in range(len(affine))]
-        varied = [
-            pair and tuple(None if part is None else tf.gather(part, row) for part in pair)
-            for pair, row in zip(affine, rows, strict=True)
-        ]
+        varied = [pair and _rows(pair, row) for pair, row in zip(affine, rows, strict=True)]
         rng = np.random.default_rng(1)
         # Of one size whatever the initialisation, so that no epsilon hides what is undone.
         weights = [
@@ -252,12 +263,16 @@ class KerasNetwork(TaskNetwork):
             training or self.statistics != "moving", reference, x.shape[1] or tf.shape(x)[1]
         )
 
+        # Scopes do not see into each other: what an outer one says of these is to hold inside.
+        others = [(v, tf.convert_to_tensor(v)) for v in self.model.non_trainable_variables]
+        added = []
+
         def one_task(inputs):
             x_task, mapped_task = inputs
             mapped_task = iter(mapped_task)
             pairs = zip(weights, per_task, strict=True)
             task_weights = [next(mapped_task) if is_mapped else w for w, is_mapped in pairs]
-            pairs = list(zip(variables, task_weights, strict=True))
+            pairs = [*zip(variables, task_weights, strict=True), *others]
             with (
                 normalisation.using(statistics),
                 keras.StatelessScope(pairs, collect_losses=True) as scope,
@@ -268,10 +283,26 @@ class KerasNetwork(TaskNetwork):
                 state = [scope.get_current_value(v) for v in self.state] if training else []
             outputs = tf.cast(outputs[reference:], self.variable_dtype)
             losses = [tf.cast(loss, self.variable_dtype) for loss in losses]
-            return outputs, tf.add_n(losses) if losses else (), state
+            added[:] = losses
+            return outputs, tf.add_n(losses) if losses else tf.zeros([], outputs.dtype), state
 
-        outputs, losses, state = tf.vectorized_map(one_task, (x, mapped))
-        return ForwardPass(outputs, None if isinstance(losses, tuple) else losses, state)
+        try:
+            outputs, losses, state = self._map(one_task, (x, mapped), training)
+        except Exception as error:  # of whatever kind a layer raises while it is traced
+            raise ValueError(
+                f"the Keras model {self.model.name!r} cannot run for several tasks at once: "
+                f"{str(error).strip().splitlines()[-1]}"
+            ) from error
+        return ForwardPass(outputs, losses if added else None, state)
+
+    def _map(self, one_task, inputs, training):
+        """Returns what a function gives for each task."""
+        if inputs[0].shape[0] is not None:
+            return tf.vectorized_map(one_task, inputs)
+        # The gradients of what is vectorised need the number of tasks.
+        dtype = self.variable_dtype
+        signature = dtype, dtype, [v.dtype for v in self.state] if training else []
+        return tf.map_fn(one_task, inputs, fn_output_signature=signature)
 
     def _folded(self, weights, modulation):
         """Returns weights with the modulation folded in, and which have a task axis."""
@@ -341,6 +372,27 @@ _SCALED_LAYERS = (
     keras.layers.LayerNormalization,
     keras.layers.GroupNormalization,
 )
+
+
+def _rows(affine, rows):
+    """Returns rows of a modulation with positive scales: a change of sign is no modulation."""
+    scale, shift = affine
+    scale = tf.abs(tf.gather(scale, rows)) + 0.1
+    return scale, None if shift is None else tf.gather(shift, rows)
+
+
+def _refuse_layers(model):
+    """Raises ValueError for layers that cannot run on other weights than their own."""
+    for layer in model._flatten_layers():
+        if getattr(layer, "stateful", False):
+            why = "keeps a state from one batch to the next, which tasks do not have"
+        elif getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
+            why = "is quantised or has LoRA weights, by which it computes another way"
+        else:
+            continue
+        raise ValueError(
+            f"layer {layer.name!r} of the Keras model {model.name!r} {why}; give a model without."
+        )
 
 
 def _is_affine(layer):
