@@ -159,6 +159,8 @@ _INITIAL = ("name", "dtype", "seed", "stddev", "initial_std")
 def _check_alike(network, other):
     """Raises ValueError where networks compute differently from the same weights."""
     differing = [] if type(network) is type(other) else ["types"]
+    if network.statistics != other.statistics:
+        differing.append("statistics")
     if not (differing or isinstance(network, networks_lib.KerasNetwork)):
         settings, others = network.get_config(), other.get_config()
         differing = [k for k in settings if k not in _INITIAL and settings[k] != others[k]]

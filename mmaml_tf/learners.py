@@ -63,8 +63,27 @@ class Learner(MetaLearner):
     # -- building ---------------------------------------------------------------------------
 
     def _example_data(self, support_x, support_y):
-        x = tf.zeros((1, 2, *support_x[2:]), self.compute_dtype)
-        return x, tf.zeros((1, 2, *support_y[2:]), self.target_dtype)
+        x = keras.random.normal((2, 3, *support_x[2:]), dtype=self.compute_dtype, seed=2)
+        y = keras.random.uniform((2, 3, *support_y[2:]), 0.0, 1.9, self.compute_dtype, seed=3)
+        return x, tf.cast(y, self.target_dtype)
+
+    def _build_encoder(self, *shapes):
+        try:
+            size = super()._build_encoder(*shapes)
+        except (TypeError, IndexError, AttributeError) as error:
+            raise ValueError(
+                f"the encoder {self.encoder.name!r} cannot be called on (support_x, support_y): "
+                f"{str(error).splitlines()[0]} Give a layer whose call takes both, or a functional "
+                "model of these two inputs."
+            ) from error
+        data = self._example_data(*shapes)
+        alone = self.embed(*(part[:1] for part in data))
+        if not np.allclose(self.embed(*data)[:1], alone, rtol=1e-3, atol=1e-4, equal_nan=True):
+            raise ValueError(
+                f"the encoder {self.encoder.name!r} gives a task another embedding when another "
+                "task is beside it; it must not mix what lies on the first axis, that of tasks."
+            )
+        return size
 
     def _check_outputs(self, support_x, support_y):
         """Refuses outputs that the loss would silently broadcast against the targets."""

@@ -146,6 +146,36 @@ def test_a_bank_joins_learners_of_the_same_settings_alone():
         mm.MultiMAML.from_learners(learners, factory.MODES[:1])
 
 
+def keras_member(activation="relu", frozen=False, scale=1.0, statistics=None):
+    """A trained member of a bank whose network is a Keras model."""
+    layers = [keras.layers.Dense(3, activation), keras.layers.Dense(1)]
+    if statistics:
+        layers.insert(1, keras.layers.BatchNormalization())
+    model = keras.Sequential([keras.Input((1,)), *layers])
+    if frozen:
+        model.layers[0].kernel.assign(scale * tf.ones((1, 3)))
+        model.layers[0].trainable = False
+    return factory.learner(
+        "MAML", mm.networks.KerasNetwork(model, statistics=statistics or "query")
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ([{}, {"activation": "tanh"}], "other outputs of the same weights"),
+        ([{"frozen": True}, {"frozen": True, "scale": 2.0}], "other outputs of the same weights"),
+        ([{}, {"frozen": True}], r"\['shapes of weights'\] differ"),
+        ([{"statistics": "query"}, {"statistics": "support"}], "differ"),
+        ([{"statistics": "moving"}] * 2, "moving averages of their own"),
+    ],
+)
+def test_a_bank_refuses_networks_that_compute_differently(settings, message):
+    learners = [keras_member(**member) for member in settings]
+    with pytest.raises(ValueError, match=message):
+        mm.MultiMAML.from_learners(learners, factory.MODES)
+
+
 def test_two_runs_of_one_seed_are_identical_and_two_seeds_are_not():
     tasks = mm.tasks.FunctionTasks(support=3, query=2)
 

@@ -285,3 +285,34 @@ def test_models_that_cannot_be_task_networks_are_refused(name):
         made = mm.MAML(make(), mm.InnerLoop(1))
         made.compile("sgd", "mse")
         made.fit(batch, verbose=0)
+
+
+class MixesTasks(layers.Layer):
+    def call(self, support_x, support_y):
+        return tf.reduce_mean(support_x, 1) - tf.reduce_mean(support_x, [0, 1])[None]
+
+
+class OfInputs(layers.Layer):
+    def call(self, inputs):
+        return inputs
+
+
+class WrongRank(layers.Layer):
+    def call(self, support_x, support_y):
+        return support_x + support_y
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        (MixesTasks, "another task is beside it"),
+        (OfInputs, "cannot be called on"),
+        (lambda: layers.LSTM(3), "cannot be called on"),
+        (WrongRank, r"embeddings of shape \(2, 3, 1\)"),
+    ],
+)
+def test_encoders_that_cannot_be_used_are_refused(encoder, message):
+    made = mm.MMAML(factory.mlp(), encoder(), "film", factory.inner_loop(1))
+    made.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=message):
+        made.build_for(factory.episodes())
