@@ -18,11 +18,11 @@ BIN := $(VENV)/bin
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help reproduce test demo lint ui benchmark lock environment
+.PHONY: help reproduce test test-all demo lint ui benchmark lock environment
 
 help:
 	@echo "make reproduce   rebuild all results (scale in params.yaml) with dvc repro"
-	@echo "make test        run the tests"
+	@echo "make test        run the tests; test-all, the long ones too"
 	@echo "make demo        train MAML and MMAML for a minute each and draw how they fit"
 	@echo "make lint        ruff check and format"
 	@echo "make ui          MLflow UI on http://127.0.0.1:5000"
@@ -50,7 +50,11 @@ reproduce: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pipelines.reproduce --jobs $(JOBS) $(TARGETS)
 
 test: $(STAMP)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
+
+# Those that take a minute each, too.
+test-all: PYTEST = -m ""
+test-all: test
 
 demo: $(STAMP)
 	$(BIN)/python -m pipelines.demo

@@ -94,7 +94,10 @@ def as_value_errors():
                 f"{error.message.splitlines()[0]}"
             ) from error
         before_node = error.message.partition("[[{{node")[0].strip().splitlines()
+        found = before_node[-1].strip() if before_node else error.message
+        asserted = re.search(r"assertion failed: \[(.*?)\]", found)
+        if asserted:
+            raise ValueError(asserted[1].replace("\\'", "'")) from None
         raise ValueError(
-            "these data do not fit the learner, or a layer cannot run here: "
-            f"{before_node[-1].strip() if before_node else error.message}"
+            f"these data do not fit the learner, or a layer cannot run here: {found}"
         ) from error
