@@ -38,6 +38,11 @@ class Bank(MetaLearner):
                 f"{len(networks)} networks for {len(modes)} modes; {type(self).__name__} needs "
                 "one per mode."
             )
+        if len(set(map(id, networks))) < len(networks):
+            raise ValueError(
+                f"a network is given twice; {type(self).__name__} trains one of its own for each "
+                "mode."
+            )
         for part in ("encoder", "modulation"):
             if kwargs.pop(part, None) is not None:
                 raise ValueError(f"{type(self).__name__} has no {part}.")
@@ -164,6 +169,8 @@ def _check_alike(network, other):
     if not (differing or isinstance(network, networks_lib.KerasNetwork)):
         settings, others = network.get_config(), other.get_config()
         differing = [k for k in settings if k not in _INITIAL and settings[k] != others[k]]
+    elif not differing and _layer_settings(network.model) != _layer_settings(other.model):
+        differing.append("settings of layers")
     shapes, others = ([tuple(v.shape) for v in n.trainable_variables] for n in (network, other))
     if not differing and network.built and other.built and shapes != others:
         differing = ["shapes of weights"]
@@ -172,3 +179,21 @@ def _check_alike(network, other):
             f"the networks of a bank must be alike but for their initial weights; {differing} "
             f"differ between {network.name!r} and {other.name!r}."
         )
+
+
+def _layer_settings(model):
+    """Returns what decides how the layers of a Keras model compute and train."""
+    leaves = [
+        layer
+        for layer in model._flatten_layers()
+        if not list(layer._flatten_layers(include_self=False))
+    ]
+    settings = []
+    for layer in leaves:
+        config = {
+            key: value
+            for key, value in layer.get_config().items()
+            if key not in _INITIAL and not key.endswith("_initializer")
+        }
+        settings.append((type(layer), config, layer.trainable))
+    return settings

@@ -87,14 +87,7 @@ class Learner(MetaLearner):
 
     def _check_outputs(self, support_x, support_y):
         """Refuses outputs that the loss would silently broadcast against the targets."""
-        x = keras.random.normal((1, 32, *support_x[2:]), dtype=self.compute_dtype, seed=1)
-        # Large weights, so that outputs lie between 0 and 1 only where they always do.
-        rng = np.random.default_rng(0)
-        weights = [
-            tf.constant(3 * rng.normal(size=v.shape), v.dtype)
-            for v in self.network.trainable_variables
-        ]
-        found = self.network.functional_call(weights, x)
+        found = self._example_predictions(support_x[2:])
         outputs, targets = tuple(found.shape[2:]), tuple(support_y[2:])
         # Integer class labels have no axis of classes, or one of size 1.
         labels = outputs[-1:] > (1,) and targets in (outputs[:-1], (*outputs[:-1], 1))
@@ -109,6 +102,19 @@ class Learner(MetaLearner):
         self._example_outputs = found.numpy()
         self._target_shape = targets
         self._check_loss()
+
+    def _example_predictions(self, point):
+        """Returns predictions `[1, 32, ...]` for inputs of one shape, with other weights.
+
+        The weights are large, so that predictions lie between 0 and 1 only where they always do.
+        """
+        x = keras.random.normal((1, 32, *point), dtype=self.compute_dtype, seed=1)
+        rng = np.random.default_rng(0)
+        weights = [
+            tf.constant(3 * rng.normal(size=v.shape), v.dtype)
+            for v in self.network.trainable_variables
+        ]
+        return self.network.functional_call(weights, x)
 
     def _check_loss(self):
         """Refuses a loss that does not fit the outputs; once built and compiled."""

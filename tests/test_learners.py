@@ -137,18 +137,22 @@ def test_a_bank_joins_learners_of_the_same_settings_alone():
         (others, r"\['inner_loop'\] differ"),
         (modulated, "would lose their modulation"),
         (wider, r"\['hidden'\] differ"),
-        (keras_models, r"\['shapes of weights'\] differ"),
+        (keras_models, r"\['settings of layers'\] differ"),
         ([learners[0], keras_models[0]], r"\['types'\] differ"),
     ):
         with pytest.raises(ValueError, match=message):
             mm.MultiMAML.from_learners(given, factory.MODES)
+    with pytest.raises(ValueError, match="a network is given twice"):
+        mm.MultiMAML.from_learners(learners[:1] * 2, factory.MODES)
     with pytest.raises(ValueError, match="2 networks for 1 modes"):
         mm.MultiMAML.from_learners(learners, factory.MODES[:1])
 
 
-def keras_member(activation="relu", frozen=False, scale=1.0, statistics=None):
+def keras_member(activation="relu", frozen=False, scale=1.0, statistics=None, dropout=0.0):
     """A trained member of a bank whose network is a Keras model."""
     layers = [keras.layers.Dense(3, activation), keras.layers.Dense(1)]
+    if dropout:
+        layers.insert(1, keras.layers.Dropout(dropout))
     if statistics:
         layers.insert(1, keras.layers.BatchNormalization())
     model = keras.Sequential([keras.Input((1,)), *layers])
@@ -163,9 +167,10 @@ def keras_member(activation="relu", frozen=False, scale=1.0, statistics=None):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ([{}, {"activation": "tanh"}], "other outputs of the same weights"),
+        ([{}, {"activation": "tanh"}], r"\['settings of layers'\] differ"),
         ([{"frozen": True}, {"frozen": True, "scale": 2.0}], "other outputs of the same weights"),
-        ([{}, {"frozen": True}], r"\['shapes of weights'\] differ"),
+        ([{}, {"frozen": True}], r"\['settings of layers'\] differ"),
+        ([{"dropout": 0.1}, {"dropout": 0.5}], r"\['settings of layers'\] differ"),
         ([{"statistics": "query"}, {"statistics": "support"}], "differ"),
         ([{"statistics": "moving"}] * 2, "moving averages of their own"),
     ],
@@ -336,7 +341,7 @@ def test_batches_of_modes_that_a_bank_does_not_have_are_refused():
     for mode in ([0, 1, 2, 0], [0, -1, 1, 0]):
         batch = factory.episodes()._replace(mode=tf.constant(mode))
         with pytest.raises(
-            ValueError, match="^mode must be the index of one of .'sinusoid', 'linear'"
+            ValueError, match=r"^mode must be the index of one of .'sinusoid', 'linear'"
         ):
             learner.fit(dataset(batch), verbose=0)
 

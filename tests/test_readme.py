@@ -57,6 +57,11 @@ def test_regression_trains_saves_and_exports(run):
     np.testing.assert_allclose(exported["y"], made["predict"](queries), rtol=1e-4, atol=1e-5)
     assert exported["v"].shape[0] == 2
 
+    rng = np.random.default_rng(0)
+    user = np.repeat(np.arange(40), rng.integers(20, 60, size=40))
+    x = rng.normal(size=(len(user), 1))
+    run(block("ArrayTasks"), learner=learner, mm=made["mm"], x=x, y=x * user[:, None], user=user)
+
 
 def test_images_of_a_folder(run, tmp_path):
     pixels = np.random.default_rng(0)
