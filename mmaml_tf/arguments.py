@@ -1,6 +1,10 @@
 """Checks of arguments that many parts of the package take."""
 
+import math
 import numbers
+from collections.abc import Iterable
+
+import numpy as np
 
 
 def whole_number(name: str, value, least: int | None = 1) -> int:
@@ -26,3 +30,29 @@ def whole_number(name: str, value, least: int | None = 1) -> int:
 
 
 _LIMIT = 2**63
+
+
+def whole_numbers(name: str, values, least: int = 1) -> tuple[int, ...]:
+    """Returns a sequence of at least one size as a tuple; see `whole_number`."""
+    if not isinstance(values, Iterable) or isinstance(values, str | bytes) or not len(values):
+        raise ValueError(f"{name}={values!r}: expected at least one whole number, in a tuple.")
+    return tuple(whole_number(name, value, least) for value in values)
+
+
+def positive_number(name: str, value) -> float:
+    """Returns a rate, a bound or a width as a float.
+
+    Raises:
+        ValueError: for what is no finite number above 0.
+    """
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
+    if not number or not 0 < value < math.inf:
+        raise ValueError(f"{name}={value!r}: expected a finite positive number.")
+    return float(value)
+
+
+def flag(name: str, value) -> bool:
+    """Returns a switch as a bool; raises ValueError for anything else, such as "False"."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name}={value!r}: expected True or False.")
+    return bool(value)

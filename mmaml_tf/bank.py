@@ -83,7 +83,7 @@ class Bank(MetaLearner):
                     f"the learners of a {cls.__name__} must share all settings; {differing} "
                     "differ between the first and another."
                 )
-        del settings["inner_loop"]
+        del settings["inner_loop"], settings["trainable_layers"]
         networks = [learner.network for learner in learners]
         bank = cls(networks, first.inner_loop, modes, **settings)
         bank.build(first.support_shapes)

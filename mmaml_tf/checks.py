@@ -11,6 +11,12 @@ _SENTENCE = re.compile(
     r"(?:support|query)_[xy] of task \d+, point \d+ is .*?; expected [^.]*\.[^\]'\n]*"
 )
 
+_REFUSALS = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.UnimplementedError,
+)
+
 
 def as_tensor(name: str, value) -> tf.Tensor:
     """Returns an array, a pandas frame or nested lists of numbers as a tensor.
@@ -84,7 +90,7 @@ def as_value_errors():
     """Raises as a ValueError what TensorFlow has against data while a graph runs."""
     try:
         yield
-    except tf.errors.InvalidArgumentError as error:
+    except _REFUSALS as error:
         found = _SENTENCE.search(error.message)
         if found:
             raise ValueError(found[0].strip()) from None

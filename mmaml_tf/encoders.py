@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from mmaml_tf import layers
+from mmaml_tf.arguments import whole_number, whole_numbers
 from mmaml_tf.seeds import derive_seed
 
 # Longer support sets than this run through a while loop instead of an unrolled graph.
@@ -34,12 +35,10 @@ class SequenceEncoder(keras.layers.Layer):
 
     def __init__(self, units: int = 40, layers: int = 2, seed: int = 0, **kwargs):
         super().__init__(**kwargs)
-        if units < 1 or layers < 1:
-            raise ValueError(f"units is {units}, layers is {layers}; both must be at least 1.")
-        self.units = units
-        self.num_layers = layers
-        self.seed = seed
-        self.lstms = [self._bidirectional(index) for index in range(layers)]
+        self.units = whole_number("units", units)
+        self.num_layers = whole_number("layers", layers)
+        self.seed = whole_number("seed", seed, None)
+        self.lstms = [self._bidirectional(index) for index in range(self.num_layers)]
 
     def _bidirectional(self, index):
         def lstm(direction):
@@ -141,16 +140,13 @@ class ImageEncoder(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not filters or min(*filters, units) < 1 or label_classes < 0:
-            raise ValueError(
-                f"ImageEncoder(filters={filters}, units={units}, label_classes={label_classes}): "
-                "sizes must be positive, with at least one block."
-            )
-        self.filters = tuple(filters)
-        self.units = units
-        self.label_classes = label_classes
+        if form not in layers.CONVOLUTION_FORMS:
+            raise ValueError(f"form is {form!r}; expected one of {layers.CONVOLUTION_FORMS}.")
+        self.filters = whole_numbers("filters", filters)
+        self.units = units = whole_number("units", units)
+        self.label_classes = label_classes = whole_number("label_classes", label_classes, 0)
         self.form = form
-        self.seed = seed
+        self.seed = seed = whole_number("seed", seed, None)
         initializers = [
             # Uniform in ±1/sqrt(fan-in).
             keras.initializers.VarianceScaling(

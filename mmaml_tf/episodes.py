@@ -72,6 +72,19 @@ def check_episodes(episodes: Episodes) -> None:
     _check_equal_axes("query_x", episodes.query_x, "query_y", episodes.query_y, axes=(0, 1))
 
 
+def as_mode(mode):
+    """Returns `[T]` modes as int32, or None; raises ValueError for what are no whole numbers."""
+    if mode is None:
+        return None
+    mode = tf.convert_to_tensor(mode)
+    if not mode.dtype.is_integer or mode.shape.rank not in (None, 1):
+        raise ValueError(
+            f"mode has shape {tuple(mode.shape)} and type {mode.dtype.name}; expected [T] whole "
+            "numbers, the index of each task's mode."
+        )
+    return tf.cast(mode, tf.int32)
+
+
 def _check_equal_axes(name_a, a, name_b, b, axes) -> None:
     shape_a, shape_b = tf.TensorShape(a.shape), tf.TensorShape(b.shape)
     if shape_a.rank is None or shape_b.rank is None:

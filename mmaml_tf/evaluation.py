@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from mmaml_tf.episodes import Episodes, check_episodes
+from mmaml_tf.episodes import Episodes, as_mode, check_episodes
 from mmaml_tf.inner_loop import check_steps
 from mmaml_tf.learners import Learner
 from mmaml_tf.report import Estimate, Report
@@ -186,8 +186,7 @@ def predictions(learner, episodes, steps: int) -> np.ndarray:
 
 def _inputs(learner, episodes):
     support_x, support_y, query_x, _ = learner.as_inputs(episodes)
-    mode = None if episodes.mode is None else tf.convert_to_tensor(episodes.mode)
-    return support_x, support_y, query_x, mode
+    return support_x, support_y, query_x, as_mode(episodes.mode)
 
 
 def _predictor(learner, curve):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from mmaml_tf.arguments import whole_number
+from mmaml_tf.arguments import flag, positive_number, whole_number
 
 
 @keras.saving.register_keras_serializable("mmaml_tf")
@@ -37,14 +37,10 @@ class InnerLoop:
         head_only: bool = False,
     ):
         self.steps = check_steps(steps)
-        if not learning_rate > 0:
-            raise ValueError(f"inner learning_rate is {learning_rate}; it must be positive.")
-        if clip is not None and not clip > 0:
-            raise ValueError(f"inner clip is {clip}; give a positive bound, or None for no clip.")
-        self.learning_rate = learning_rate
-        self.clip = clip
-        self.first_order = first_order
-        self.head_only = head_only
+        self.learning_rate = positive_number("inner learning_rate", learning_rate)
+        self.clip = None if clip is None else positive_number("inner clip", clip)
+        self.first_order = flag("first_order", first_order)
+        self.head_only = flag("head_only", head_only)
 
     def __call__(
         self,

@@ -6,16 +6,19 @@ parts.
 """
 
 import functools
+import inspect
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from mmaml_tf import modulation as modulation_lib
+from mmaml_tf.arguments import flag
 from mmaml_tf.bank import Bank
 from mmaml_tf.checks import as_tensor, as_value_errors, assert_values
 from mmaml_tf.episodes import (
     Episodes,
+    as_mode,
     check_episodes,
     check_query,
     check_support,
@@ -58,7 +61,7 @@ class Learner(MetaLearner):
         **kwargs,
     ):
         super().__init__(network, inner_loop, encoder, modulation, **kwargs)
-        self.fewer_ways = fewer_ways
+        self.fewer_ways = flag("fewer_ways", fewer_ways)
 
     # -- building ---------------------------------------------------------------------------
 
@@ -68,6 +71,13 @@ class Learner(MetaLearner):
         return x, tf.cast(y, self.target_dtype)
 
     def _build_encoder(self, *shapes):
+        if not getattr(self.encoder, "inputs", None):
+            parameters = list(inspect.signature(self.encoder.call).parameters)
+            if parameters[1:2] and parameters[1] in ("training", "mask", "initial_state"):
+                raise ValueError(
+                    f"the encoder {self.encoder.name!r} takes {parameters[0]} alone; give a layer "
+                    "whose call takes (support_x, support_y), or a functional model of both."
+                )
         try:
             size = super()._build_encoder(*shapes)
         except (TypeError, IndexError, AttributeError) as error:
@@ -239,7 +249,13 @@ class Learner(MetaLearner):
         Returns:
             Predictions `[T, Q, ...]` after the last inner step.
         """
-        mode = inputs.mode if mode is None and isinstance(inputs, Episodes) else mode
+        if isinstance(inputs, Episodes):
+            mode = inputs.mode if mode is None else mode
+        elif not isinstance(inputs, (tuple, list)) or len(inputs) != 3:
+            raise ValueError(
+                f"{self.name} is called on a {type(inputs).__name__}; expected (support_x, "
+                "support_y, query_x), or Episodes. To adapt to one task there is learner.adapt."
+            )
         support_x, support_y, query_x = inputs[:3]
         path, affine = self.adaptation_path(support_x, support_y, mode, steps)
         return self.predict_adapted(path[-1], affine, (support_x, support_y), query_x)
@@ -297,7 +313,7 @@ class Learner(MetaLearner):
         inputs = self.as_inputs(episodes)
         with tf.control_dependencies(self.assert_data(*inputs, origin=episodes.origin)):
             inputs = [tf.identity(part) for part in inputs]
-        return Episodes(*inputs, episodes.mode, episodes.origin)
+        return Episodes(*inputs, as_mode(episodes.mode), episodes.origin)
 
     def assert_data(self, support_x, support_y, query_x=None, query_y=None, origin=None) -> list:
         """Returns assertions that inputs and targets are finite and class labels exist.

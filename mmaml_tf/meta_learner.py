@@ -14,6 +14,7 @@ import tensorflow as tf
 from mmaml_tf import division
 from mmaml_tf import modulation as modulation_lib
 from mmaml_tf import networks as networks_lib
+from mmaml_tf.arguments import positive_number
 from mmaml_tf.fitting import refuse_strategy
 from mmaml_tf.inner_loop import InnerLoop
 from mmaml_tf.nonfinite import UpdateGuard
@@ -71,8 +72,6 @@ class MetaLearner(OuterStep):
         super().__init__(**kwargs)
         if (encoder is None) != (modulation is None):
             raise ValueError("give both an encoder and a modulation, or neither.")
-        if outer_clip is not None and not outer_clip > 0:
-            raise ValueError(f"outer_clip is {outer_clip}; it must be positive, or None.")
         if not isinstance(inner_loop, InnerLoop):
             raise ValueError(
                 f"inner_loop is a {type(inner_loop).__name__}; expected a mmaml_tf.InnerLoop."
@@ -86,11 +85,14 @@ class MetaLearner(OuterStep):
         self.inner_loop = inner_loop
         self.encoder = encoder
         self.modulation = None if modulation is None else modulation_lib.get(modulation)
-        self.outer_clip = outer_clip
+        self.outer_clip = None if outer_clip is None else positive_number("outer_clip", outer_clip)
         self.on_nonfinite = on_nonfinite
         self.modes = (modes,) if isinstance(modes, str) else tuple(modes)
+        if not all(isinstance(m, str) for m in self.modes) or len(set(modes)) < len(self.modes):
+            raise ValueError(f"modes={modes!r}: expected different names.")
         self.by_mode = [Mean(name=f"{self.measured_by_mode}_{mode}") for mode in self.modes]
         self._encoder_state = frozenset()
+        self._stored_trainable = None
 
     # -- building ---------------------------------------------------------------------------
 
@@ -127,13 +129,28 @@ class MetaLearner(OuterStep):
         names = [v.path for v in self.guarded]
         self.guard = UpdateGuard(self.on_nonfinite, names, len(self.modes), name="guard")
         self.support_shapes = tuple(shapes)
+        self._restore_frozen()
         self.built = True
+
+    def _layers_of_parts(self):
+        """Returns all layers of network, encoder and modulation, each before those inside it."""
+        return [layer for part in self._parts() for layer in part._flatten_layers()]
+
+    def _parts(self):
+        return [*self._networks(), *filter(None, [self.encoder, self.modulation])]
+
+    def _restore_frozen(self):
+        """Freezes the layers that were frozen when the learner was stored."""
+        layers = self._layers_of_parts()
+        if self._stored_trainable is not None and len(self._stored_trainable) == len(layers):
+            for layer, trainable in zip(layers, self._stored_trainable, strict=True):
+                layer.trainable = trainable
+            self._stored_trainable = None
 
     @property
     def guarded(self) -> list:
         """The weights whose updates are watched, whether they are trained or frozen now."""
-        parts = [*self._networks(), *filter(None, [self.encoder, self.modulation])]
-        return [v for part in parts for v in part.weights]
+        return [v for part in self._parts() for v in part.weights]
 
     @property
     def encoder_state(self) -> list:
@@ -312,6 +329,8 @@ class MetaLearner(OuterStep):
         """
         refuse_strategy()
         division.check(shards, tasks_at_once)
+        if optimizer is None:
+            raise ValueError('optimizer=None: a learner needs one; give "adam" for example.')
         taken = {"loss", *(metric.name for metric in self.by_mode)}
         for metric in tf.nest.flatten(kwargs.get("metrics") or []):
             if (name := getattr(metric, "name", metric)) in taken:
@@ -363,13 +382,24 @@ class MetaLearner(OuterStep):
             "modes": list(self.modes),
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "trainable_layers": self._trainable_layers(),
         }
+
+    def _trainable_layers(self):
+        """Returns whether each layer is trained, or None where all are."""
+        trainable = [layer.trainable for layer in self._layers_of_parts()]
+        return None if all(trainable) else trainable
 
     @classmethod
     def from_config(cls, config):
         """Makes a learner from what `get_config` returned."""
         parts = ("network", "networks", "inner_loop", "encoder", "modulation")
-        return cls(**{k: _deserialize(v) if k in parts else v for k, v in config.items()})
+        config = {k: _deserialize(v) if k in parts else v for k, v in config.items()}
+        trainable = config.pop("trainable_layers", None)
+        learner = cls(**config)
+        learner._stored_trainable = trainable and tuple(trainable)
+        learner._restore_frozen()
+        return learner
 
 
 def _max_pools(network):

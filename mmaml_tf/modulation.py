@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from mmaml_tf.arguments import flag, whole_number, whole_numbers
 from mmaml_tf.seeds import derive_seed
 
 
@@ -35,9 +36,11 @@ class Modulation(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.blocks = None if blocks is None else tuple(blocks)
-        self.seed = seed
-        self.xavier = xavier
+        self.blocks = None if blocks is None else whole_numbers("blocks", blocks, 0)
+        if self.blocks and len(set(self.blocks)) < len(self.blocks):
+            raise ValueError(f"blocks={blocks!r} names a block twice.")
+        self.seed = whole_number("seed", seed, None)
+        self.xavier = flag("xavier", xavier)
         self.heads = {}
 
     def build_for(self, embedding_size: int, widths: Sequence[int]) -> None:
@@ -113,7 +116,7 @@ class FiLM(Modulation):
 
     def __init__(self, shift: bool = True, **kwargs):
         super().__init__(**kwargs)
-        self.shift = shift
+        self.shift = flag("shift", shift)
 
     @property
     def outputs_per_unit(self):

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from mmaml_tf.arguments import whole_number
 from mmaml_tf.inner_loop import InnerLoop, check_steps
 from mmaml_tf.learners import Learner
 
@@ -23,7 +24,7 @@ class ProtoNet(Learner):
             if kwargs.pop(part, None) is not None:
                 raise ValueError(f"ProtoNet has no {part}.")
         super().__init__(network, InnerLoop(steps=0), **kwargs)
-        self.ways = ways
+        self.ways = whole_number("ways", ways, 2)
 
     def _example_predictions(self, point):
         """See `Learner`: logits of N classes, whatever the number of features."""

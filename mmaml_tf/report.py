@@ -108,6 +108,8 @@ class Report(NamedTuple):
         Raises:
             ValueError: when the two were not evaluated on the same tasks.
         """
+        if not isinstance(other, Report):
+            raise ValueError(f"a paired difference needs a Report, got a {type(other).__name__}.")
         same = self.modes == other.modes and np.array_equal(self.mode, other.mode)
         if not same or (self.digest != other.digest and None not in (self.digest, other.digest)):
             raise ValueError(

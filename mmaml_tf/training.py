@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import keras
 
+from mmaml_tf.arguments import whole_number
 from mmaml_tf.checkpoint import Checkpoints, learner_state, set_learner_state
 
 
@@ -72,7 +73,11 @@ def train(
         CheckpointMismatchError: when the checkpoints belong to another configuration.
         NonFiniteError: see `Learner.fit`.
     """
-    if log_every < 1 or iterations < 1 or iterations % log_every:
+    iterations, batch = whole_number("iterations", iterations), whole_number("batch", batch)
+    log_every = whole_number("log_every", log_every)
+    checkpoint_every = whole_number("checkpoint_every", checkpoint_every)
+    seed = whole_number("seed", seed, None)
+    if iterations % log_every:
         raise ValueError(
             f"iterations={iterations}, log_every={log_every}: the number of iterations must be a "
             "positive multiple of log_every."

@@ -75,11 +75,11 @@ def test_the_loss_is_told_the_step():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"steps": -1}, "steps is -1"),
+        ({"steps": -1}, "steps=-1: expected a whole number"),
         ({"steps": 1.5}, "whole number"),
-        ({"learning_rate": 0.0}, "must be positive"),
-        ({"learning_rate": -1.0}, "must be positive"),
-        ({"clip": 0.0}, "clip is 0.0"),
+        ({"learning_rate": 0.0}, "learning_rate=.* expected a finite positive"),
+        ({"learning_rate": -1.0}, "learning_rate=.* expected a finite positive"),
+        ({"clip": 0.0}, "clip=0.0: expected a finite positive"),
     ],
 )
 def test_bad_settings_are_refused(arguments, message):

@@ -290,3 +290,38 @@ def test_more_than_a_thousand_variables_keep_their_order():
     assert len(state) > 1000
     for (name, array), variable in zip(state.items(), made.weights, strict=False):
         assert array.shape == tuple(variable.shape), name
+
+
+@pytest.mark.parametrize("part", ["network", "encoder", "modulation"])
+def test_what_is_frozen_is_frozen_after_loading(part, tmp_path):
+    made = factory.learner("MMAML")
+    frozen = made.network.dense[0] if part == "network" else getattr(made, part)
+    frozen.trainable = False
+    made.compile("sgd", "mse", jit_compile=False)
+    made.save(tmp_path / "learner.keras")
+    loaded = keras.models.load_model(tmp_path / "learner.keras")
+    for a, b in zip(made.trainable_variables, loaded.trainable_variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(
+        loaded.adapt(*BATCH[:2])(BATCH.query_x), made.adapt(*BATCH[:2])(BATCH.query_x)
+    )
+
+
+def test_settings_may_be_changed_between_calls():
+    made = factory.learner("MAML")
+    before = made.adapt(*BATCH[:2])(BATCH.query_x)
+    made.inner_loop.learning_rate = 0.5
+    other = factory.learner("MAML", loop=mm.InnerLoop(2, 0.5))
+    after = made.adapt(*BATCH[:2])(BATCH.query_x)
+    assert not np.allclose(before, after)
+    np.testing.assert_allclose(after, other.adapt(*BATCH[:2])(BATCH.query_x), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "int16"])
+def test_modes_are_whole_numbers_of_any_type(dtype):
+    made = learner("MultiMAML")
+    expected = made.test_on_batch(BATCH)
+    batch = BATCH._replace(mode=BATCH.mode.numpy().astype(dtype))
+    np.testing.assert_allclose(made.test_on_batch(batch), expected)
+    with pytest.raises(ValueError, match=r"mode has shape .* and type float32"):
+        made.fit(batch._replace(mode=BATCH.mode.numpy().astype("f")), verbose=0)

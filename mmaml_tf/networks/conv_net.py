@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from mmaml_tf import layers
+from mmaml_tf.arguments import whole_number, whole_numbers
 from mmaml_tf.networks.task_network import TaskNetwork
 from mmaml_tf.seeds import derive_seed
 
@@ -43,16 +44,14 @@ class ConvNet(TaskNetwork):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not filters or min(filters) < 1 or (outputs is not None and outputs < 1):
-            raise ValueError(
-                f"ConvNet(filters={filters}, outputs={outputs}): sizes must be positive, with at "
-                "least one block."
-            )
+        filters = whole_numbers("filters", filters)
+        outputs = None if outputs is None else whole_number("outputs", outputs)
+        seed = whole_number("seed", seed, None)
         if statistics not in ("query", "support"):
             raise ValueError(f'statistics is {statistics!r}; expected "query" or "support".')
         if form not in layers.CONVOLUTION_FORMS:
             raise ValueError(f"form is {form!r}; expected one of {layers.CONVOLUTION_FORMS}.")
-        self.filters = tuple(filters)
+        self.filters = filters
         self.outputs_size = outputs
         self.statistics = statistics
         self.form = form

@@ -82,6 +82,8 @@ class KerasNetwork(TaskNetwork):
         _refuse_layers(model)
         self.model = model
         self.modulated = None if modulated is None else tuple(modulated)
+        if isinstance(modulated, str) or (modulated is not None and not len(set(modulated))):
+            raise ValueError(f"modulated={modulated!r}: expected a list of names of layers.")
         self.statistics = statistics
         self._state = frozenset()
         self._check_statistics()

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from mmaml_tf import layers
+from mmaml_tf.arguments import positive_number, whole_number, whole_numbers
 from mmaml_tf.networks.task_network import TaskNetwork
 from mmaml_tf.seeds import derive_seed
 
@@ -43,21 +44,16 @@ class MLP(TaskNetwork):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not hidden or min(*hidden, outputs) < 1 or bias_transformation < 0:
-            raise ValueError(
-                f"MLP(hidden={hidden}, outputs={outputs}, bias_transformation="
-                f"{bias_transformation}): sizes must be positive, with at least one hidden layer."
-            )
-        self.hidden = tuple(hidden)
-        self.outputs_size = outputs
-        self.bias_transformation = bias_transformation
-        self.stddev = stddev
-        self.seed = seed
+        self.hidden = whole_numbers("hidden", hidden)
+        self.outputs_size = whole_number("outputs", outputs)
+        self.bias_transformation = whole_number("bias_transformation", bias_transformation, 0)
+        self.stddev = None if stddev is None else positive_number("stddev", stddev)
+        self.seed = whole_number("seed", seed, None)
         self.activation = activation
         self._activate = keras.activations.get(activation)
         self.dense = [
             layers.Dense(units, self._initializer(i), dtype=self.dtype_policy)
-            for i, units in enumerate((*self.hidden, outputs))
+            for i, units in enumerate((*self.hidden, self.outputs_size))
         ]
 
     def _initializer(self, layer):

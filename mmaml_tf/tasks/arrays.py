@@ -132,6 +132,10 @@ class ArrayTasks:
         Raises:
             ValueError: see `ArrayTasks`.
         """
+        if not isinstance(tasks, (Mapping, list, tuple)):
+            raise ValueError(
+                f"tasks is a {type(tasks).__name__}; expected {{task: (x, y)}} or a list of (x, y)."
+            )
         pairs = dict(tasks) if isinstance(tasks, Mapping) else dict(enumerate(tasks))
         x, y, label = columns.concatenated(pairs)
         if mode is not None and not isinstance(mode, Mapping):

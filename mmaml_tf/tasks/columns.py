@@ -15,6 +15,7 @@ def labels(name: str, values) -> list:
         ValueError: for labels that are missing, not hashable, or not told apart when written.
     """
     # As an array, a list of 1 and "1" would hold "1" twice.
+    values = values.numpy() if hasattr(values, "numpy") else values
     values = values.tolist() if isinstance(values, np.ndarray) else values
     if isinstance(values, str | bytes | Mapping | Set) or not hasattr(values, "__iter__"):
         raise ValueError(f"{name}={values!r}: expected one label for each point.")

@@ -307,7 +307,8 @@ class WrongRank(layers.Layer):
     [
         (MixesTasks, "another task is beside it"),
         (OfInputs, "cannot be called on"),
-        (lambda: layers.LSTM(3), "cannot be called on"),
+        (lambda: layers.LSTM(3), "takes sequences alone"),
+        (layers.GlobalAveragePooling1D, "takes inputs alone"),
         (WrongRank, r"embeddings of shape \(2, 3, 1\)"),
     ],
 )
