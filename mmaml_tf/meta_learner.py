@@ -225,12 +225,17 @@ class MetaLearner(OuterStep):
                 f"mode has shape {mode.shape} and type {mode.dtype}; expected one integer for each "
                 f"of the {tasks} tasks."
             )
-        if self.needs_mode and not np.all((mode >= 0) & (mode < len(self.modes))):
+        if self.needs_mode:
+            self._check_known(mode)
+        return tf.convert_to_tensor(mode, tf.int32)
+
+    def _check_known(self, mode):
+        """Raises ValueError for modes `[T]` that the learner does not name."""
+        if not np.all((mode >= 0) & (mode < len(self.modes))):
             raise ValueError(
-                f"mode is {mode.tolist()}; expected indices in {self.modes}, from 0 to "
+                f"mode is {np.asarray(mode).tolist()}; expected indices in {self.modes}, from 0 to "
                 f"{len(self.modes) - 1}."
             )
-        return tf.convert_to_tensor(mode, tf.int32)
 
     def check_modes(self, modes: Sequence[str]) -> None:
         """Raises ValueError where tasks have other modes than a learner that chooses by mode."""

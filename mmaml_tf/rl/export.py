@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from mmaml_tf.checks import assert_index
 from mmaml_tf.export import check_exportable, save_module
+from mmaml_tf.fitting import refuse_strategy
 from mmaml_tf.rl.trajectories import Trajectories
 
 
@@ -29,9 +30,10 @@ def write_policy(learner, path) -> None:
         path: directory to write to; a SavedModel that is there is replaced.
 
     Raises:
-        ValueError: if the learner is not built and compiled with an environment, or `path` is
-            something else than a SavedModel.
+        ValueError: if the learner is not built and compiled with the environment it was trained
+            in, or `path` is something else than a SavedModel.
     """
+    refuse_strategy()
     path = check_exportable(learner, path)
     endpoints = _Endpoints(learner)
     module = tf.Module()
@@ -49,8 +51,16 @@ class _Endpoints:
     def __init__(self, learner):
         self.learner = learner
         rollouts = learner.require_rollouts()
+        sizes = rollouts.observation_size, rollouts.action_size
+        if sizes != (learner.observation_size, learner.action_size):
+            raise ValueError(
+                f"the learner's observations and actions are of sizes {learner.observation_size} "
+                f"and {learner.action_size}, those of {rollouts.environment} of {sizes}; compile "
+                "it with the environment it was trained in."
+            )
+        self.dtype = learner.compute_dtype
         self.horizon = rollouts.horizon
-        self.low, self.high = (tf.constant(bound, tf.float32) for bound in rollouts.action_bounds)
+        self.low, self.high = (tf.constant(bound, self.dtype) for bound in rollouts.action_bounds)
         self.middle = (self.high + self.low) / 2
         self.gain = (self.high - self.low) / (2 * rollouts.action_range)
         self.identity = _identity(learner)
@@ -74,7 +84,8 @@ class _Endpoints:
     def act(self, observations, noise, parameters):
         network, weights, modulation = self._network(parameters, observations)
         means = network.functional_call(weights, observations, modulation)
-        action = means + network.standard_deviations(weights)[:, None] * noise
+        stds = network.standard_deviations(weights)
+        action = means + (stds[:, None] if stds.shape.rank == 2 else stds) * noise
         control = tf.clip_by_value(action * self.gain + self.middle, self.low, self.high)
         return {"action": action, "control": control}
 
@@ -99,7 +110,9 @@ class _Endpoints:
     def _network(self, parameters, observations):
         """Returns the policy network, and its weights and modulation."""
         weights = [parameters[name] for name in _by_name(self.per_task)]
-        of_task = weights[self.per_task.index(True)]
+        pairs = zip(weights, self.per_task, strict=True)
+        of_tasks = [w for w, per_task in pairs if per_task]
+        of_task = [*of_tasks, *(parameters[name] for name in self.identity)][0]
         # One task's weights would silently be stretched to all.
         same_tasks = tf.debugging.assert_equal(
             tf.shape(observations)[0],
@@ -115,7 +128,7 @@ class _Endpoints:
         learner = self.learner
 
         def spec(*axes):
-            return tf.TensorSpec(axes, tf.float32)
+            return tf.TensorSpec(axes, self.dtype)
 
         pairs = zip(self.per_task, learner.network.trainable_variables, strict=True)
         shapes = [(None, *v.shape) if per_task else v.shape for per_task, v in pairs]
@@ -160,7 +173,8 @@ def _identity(learner):
     """Returns the modulation of one task that changes nothing, by name."""
     if learner.modulation is None:
         return {}
-    affine = learner.modulation(tf.zeros([1, learner.encoder.embedding_size]))
+    head = next(iter(learner.modulation.heads.values()))
+    affine = learner.modulation(tf.zeros([1, head.kernel.shape[0]]))
     return {
         name: tf.ones_like(tensor) if name.startswith("scale") else tf.zeros_like(tensor)
         for name, tensor in _named_modulation(affine).items()

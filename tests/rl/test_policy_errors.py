@@ -11,7 +11,7 @@ import mmaml_tf as mm
 from mmaml_tf import rl
 from mmaml_tf.rl.evaluation import evaluate
 from mmaml_tf.rl.fixed_horizon import NonFiniteActionsError
-from mmaml_tf.rl.learners import Parameters
+from mmaml_tf.rl.adaptation import Parameters
 from mmaml_tf.training import train
 
 
