@@ -100,9 +100,21 @@ class MetaLearner(OuterStep):
                 observations and actions. Only the axes of a single point or step matter.
 
         Raises:
-            ValueError: when encoder, modulation and network do not fit these shapes.
+            ValueError: when encoder, modulation and network do not fit these shapes, or the
+                learner is built already.
         """
+        pair = isinstance(input_shape, (tuple, list)) and len(input_shape) >= 2
+        if not (pair and all(isinstance(shape, (tuple, list)) for shape in input_shape[:2])):
+            raise ValueError(
+                f"build got {input_shape!r}; expected the shapes of the two parts of a task's "
+                "data. build_for(batch) takes them from a batch."
+            )
         shapes = [tuple(shape) for shape in input_shape[:2]]
+        if self.built:
+            raise ValueError(
+                "the learner has its weights already, and build would make others; make a new "
+                "learner for data of other shapes."
+            )
         point = self._network_shape(shapes[0])[2:]
         for network in self._networks():
             if not network.built:

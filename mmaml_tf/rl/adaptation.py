@@ -378,7 +378,8 @@ def check_rollouts(rollouts):
     """Returns what a learner acts in; raises ValueError where it collects no rollouts."""
     needed = "collect", "environment", "horizon", "observation_size", "action_size"
     # Asked of the class: some properties make environments.
-    if not all(hasattr(type(rollouts), n) or n in vars(rollouts) for n in needed):
+    own = getattr(rollouts, "__dict__", {})
+    if not all(hasattr(type(rollouts), name) or name in own for name in needed):
         raise ValueError(
             f"rollouts is a {type(rollouts).__name__}; expected a mmaml_tf.rl.rollouts.Rollouts, "
             'such as Rollouts("mmaml_tf/PointMass-v0").'

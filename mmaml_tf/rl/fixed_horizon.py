@@ -1,5 +1,6 @@
 """Vector environments whose episodes all last the same number of steps, checked at every step."""
 
+import contextlib
 import numbers
 
 import gymnasium
@@ -75,15 +76,21 @@ class FixedHorizonEnvs:
         return self._checked(observations, np.zeros(self.size))[0]
 
     def _reset(self, seed, options):
-        size = options["task"].shape[-1]
-        try:
+        self._coordinates = options["task"].shape[-1]
+        with self._naming("reset"):
             observations, infos = self._envs.reset(seed=seed, options=options)
+        return observations, infos
+
+    @contextlib.contextmanager
+    def _naming(self, what):
+        """Says what failed in the environments' own code."""
+        try:
+            yield
         except Exception as error:
             raise ValueError(
-                f"reset of {self._envs} failed with goals of {size} coordinates, given as "
-                f'options["task"] of shape {options["task"].shape}: {error}'
+                f"{what} of {self._envs} failed, with goals of {self._coordinates} coordinates: "
+                f"{type(error).__name__}: {error}"
             ) from error
-        return observations, infos
 
     def _reset_single_envs(self, goals, seed):
         """Resets a collection of single environments, all of which are given the same options.
@@ -138,7 +145,8 @@ class FixedHorizonEnvs:
         if not finite.all():
             raise NonFiniteActionsError(self._describe_nonfinite(actions, finite), finite)
         actions = np.clip(actions * self._gain + self._middle, self._low, self._high)
-        observations, rewards, terminated, truncated, infos = self._envs.step(actions)
+        with self._naming(f"step {self._steps + 1}"):
+            observations, rewards, terminated, truncated, infos = self._envs.step(actions)
         terminated, truncated = np.asarray(terminated), np.asarray(truncated)
         self._steps += 1
         last = self._steps == self.horizon

@@ -32,27 +32,31 @@ class Goals(NamedTuple):
     origin: Any = None
 
 
-def check_goals(goal) -> np.ndarray:
+def check_goals(goal, name: str = "goal") -> np.ndarray:
     """Returns goals as an array `[T, G]`.
+
+    Args:
+        goal: what the user gave.
+        name: its name there, for messages.
 
     Raises:
         ValueError: unless there are goals, of finite numbers.
     """
-    goal = as_tensor("goal", goal).numpy()
-    check_goal_shape(goal.shape)
+    goal = as_tensor(name, goal).numpy()
+    check_goal_shape(goal.shape, name)
     if len(bad := np.argwhere(~np.isfinite(goal))):
         raise ValueError(
-            f"goal of task {bad[0][0]} is {goal[bad[0][0]].tolist()}; expected finite numbers."
+            f"{name} of task {bad[0][0]} is {goal[bad[0][0]].tolist()}; expected finite numbers."
         )
     return goal
 
 
-def check_goal_shape(shape) -> None:
+def check_goal_shape(shape, name: str = "goal") -> None:
     """Raises ValueError unless it is the shape of goals; sizes may be unknown."""
     if len(shape) != 2 or 0 in tuple(shape):
         raise ValueError(
-            f"goal has shape {tuple(shape)}; expected [T, G] (tasks, goal size) with at least one "
-            "of each. A dataset for fit() yields Goals(goal, mode, origin) of whole batches."
+            f"{name}: found shape {tuple(shape)}, expected [T, G] (tasks, goal size) with at least "
+            "one of each."
         )
 
 

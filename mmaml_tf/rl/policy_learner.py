@@ -65,10 +65,6 @@ class PolicyLearner(AdaptivePolicy):
         self.returns = [Mean(name=f"return_after_{step}") for step in range(inner_loop.steps + 1)]
         self.kl = Mean(name="kl")
         self.unstable = keras.metrics.Sum(name="unstable")
-
-    def build(self, input_shape):
-        """See `MetaLearner.build`."""
-        super().build(input_shape)
         #: batches of goals without an origin that were trained on
         self.batches = self.add_weight(
             shape=(), dtype="int64", initializer="zeros", trainable=False, name="batches"
@@ -225,7 +221,7 @@ class PolicyLearner(AdaptivePolicy):
         self.kl.update_state(tf.where(finite, outputs, 0.0))
         return self.get_metrics_result()
 
-    def call(self, *args, **kwargs):
+    def __call__(self, *args, **kwargs):
         """Raises ValueError: see `predict`."""
         self.predict()
 

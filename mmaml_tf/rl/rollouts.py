@@ -119,7 +119,7 @@ class Rollouts:
                 "collect() steps environments, which cannot be part of another graph; call it "
                 "outside tf.function."
             )
-        goals = check_goals(goals)
+        goals = check_goals(goals, "goals")
         start, *noise = _seeds(seed)
         weights, modulation = tf.nest.map_structure(
             lambda x: None if x is None else tf.convert_to_tensor(x), (list(weights), modulation)

@@ -270,4 +270,5 @@ def test_another_process_loads_keras_files(tmp_path):
         with np.load(tmp_path / f"{case}-outputs.npz") as found:
             expected = learner.adapt(given, initial).weights
             for a, b in zip(found.values(), expected, strict=True):
-                np.testing.assert_array_equal(a, b)
+                # The processes optimise graphs differently; see conftest.py.
+                np.testing.assert_array_max_ulp(a, b.numpy(), maxulp=8)

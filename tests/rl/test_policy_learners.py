@@ -247,8 +247,10 @@ def test_members_are_joined_with_their_settings():
 
 
 def mean_return(trajectories, chosen=slice(None)):
-    rewards, mask = trajectories.rewards.numpy(), trajectories.mask.numpy()
-    return (rewards * mask).sum(axis=-1)[chosen].mean()
+    """The mean over tasks of the mean over those rollouts that did not break."""
+    rewards, mask = trajectories.rewards.numpy()[chosen], trajectories.mask.numpy()[chosen]
+    of_tasks = [r[m.all(axis=-1)].sum(axis=-1).mean() for r, m in zip(rewards, mask, strict=True)]
+    return np.mean(of_tasks)
 
 
 def test_fit_reports_returns_by_step_and_by_mode(record):
@@ -295,7 +297,7 @@ def test_keras_evaluates_without_training(record, recipe):
 
 def test_xla_and_eager_execution_train_alike(monkeypatch):
     monkeypatch.setattr("mmaml_tf.division._threads", lambda: 2)
-    monkeypatch.setattr("mmaml_tf.rl.learners._STEPS_AT_ONCE", 8)  # one task
+    monkeypatch.setattr("mmaml_tf.rl.policy_learner._STEPS_AT_ONCE", 8)  # one task
     trained = []
     for chosen in ({"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}):
         learner = policies.ready("MultimodalProMP")
@@ -311,7 +313,7 @@ def test_xla_and_eager_execution_train_alike(monkeypatch):
 @pytest.mark.parametrize(("steps", "groups"), [(17, 3), (8, 6), (1, 6), (1000, 1)])
 def test_a_core_works_on_few_steps_at_once(monkeypatch, steps, groups):
     learner = policies.ready("ProMP", rollouts=4, horizon=2)  # 8 steps a task
-    monkeypatch.setattr("mmaml_tf.rl.learners._STEPS_AT_ONCE", steps)
+    monkeypatch.setattr("mmaml_tf.rl.policy_learner._STEPS_AT_ONCE", steps)
     learner.compile("sgd", learner.rollouts, jit_compile=True, shards=2)
     assert learner._divide(12) == Division(2, groups)
     learner.compile("sgd", learner.rollouts, jit_compile=True, shards=2, tasks_at_once=6)

@@ -10,8 +10,9 @@ from tf_agents.trajectories import StepType
 
 import mmaml_tf
 from mmaml_tf.rl import GaussianPolicy
+from mmaml_tf.rl.driver import BatchedEnvironment
 from mmaml_tf.rl.fixed_horizon import FixedHorizonEnvs
-from mmaml_tf.rl.rollouts import BatchedEnvironment, Rollouts
+from mmaml_tf.rl.rollouts import Rollouts
 
 T, R, L = 3, 4, drift.HORIZON
 RANGE = 1.0
@@ -177,7 +178,7 @@ def test_graphs_and_environments_are_made_once(policy, monkeypatch):
 def test_no_other_module_imports_tf_agents():
     files = pathlib.Path(mmaml_tf.__file__).parent.rglob("*.py")
     importing = [f.name for f in files if re.search(r"(from|import) tf_agents", f.read_text())]
-    assert importing == ["rollouts.py"]
+    assert importing == ["driver.py"]
 
 
 def test_sizes_are_known_before_a_collection():
@@ -243,9 +244,9 @@ def test_point_mass(policy):
         ({"fault": "truncates", "at": L}, "step 6 .* 0 terminated and 11 truncated of 12"),
         ({"fault": "observation shape"}, r"observations of shape \(12, 3\)"),
         ({"fault": "reward shape"}, r"rewards of shape \(12, 1\)"),
-        ({"fault": "reward"}, "rewards are not finite, first those of environment 2 of 12 at st"),
-        ({"fault": "observation"}, "actions for step 4 are not finite in 1 of 12 .* environment 2"),
-        ({"fault": "observation", "at": L - 1}, "actions for step 5 are not finite"),
+        ({"fault": "reward"}, "rewards are not finite at step 4, first those of environment 2 of 12"),
+        ({"fault": "observation"}, "observations are not finite at step 4, .* environment 2 of 12"),
+        ({"fault": "observation", "at": L}, "observations are not finite at step 6"),
         ({"action_space": gymnasium.spaces.Discrete(2)}, "actions of .* expected a Box"),
         ({"action_space": gymnasium.spaces.Box(-1, np.inf, (2,))}, "expected finite bounds"),
         ({"action_space": gymnasium.spaces.Box(-1, 1, (2, 1))}, "expected a Box of one axis"),
@@ -279,8 +280,8 @@ def test_actions_that_are_not_finite_are_refused_before_anything_is_stepped(poli
 @pytest.mark.parametrize(
     ("goals", "message"),
     [
-        (GOALS[0], r"goals have shape \(2,\)"),
-        (GOALS[:0], r"goals have shape \(0, 2\)"),
+        (GOALS[0], r"goals: found shape \(2,\)"),
+        (GOALS[:0], r"goals: found shape \(0, 2\)"),
         (GOALS * np.nan, "finite"),
         (GOALS[:, :1], r"shape \(12, 1\)"),
         (GOALS[:2], r"observations \(2, 4, 4\) .* one for each task"),
