@@ -126,10 +126,20 @@ class MetaLearner(OuterStep):
             self.modulation.build_for(size, self.network.modulated_widths)
             embeddings = keras.random.normal((2, size), 0.0, 3.0, self.compute_dtype, seed=1)
             self.network.check_modulation(self.modulation(embeddings), point)
+        self._check_dtypes()
         names = [v.path for v in self.guarded]
         self.guard = UpdateGuard(self.on_nonfinite, names, len(self.modes), name="guard")
         self.support_shapes = tuple(shapes)
         self.built = True
+
+    def _check_dtypes(self):
+        """Raises ValueError where parts keep their weights in other types than the learner."""
+        weights = [v for v in self.guarded if tf.as_dtype(v.dtype).is_floating]
+        if other := [f"{v.path} ({v.dtype})" for v in weights if v.dtype != self.variable_dtype]:
+            raise ValueError(
+                f"the learner is {self.variable_dtype}, and not {other[0]}; give the learner and "
+                "all of its parts one dtype, or set it for all by keras.config.set_dtype_policy."
+            )
 
     @property
     def guarded(self) -> list:

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from mmaml_tf import layers
+from mmaml_tf.arguments import whole_number
 from mmaml_tf.networks.task_network import TaskNetwork
 from mmaml_tf.seeds import derive_seed
 
@@ -29,7 +31,7 @@ class MLP(TaskNetwork):
         activation: name of a Keras activation, that of the hidden layers.
 
     Raises:
-        ValueError: for sizes that are not positive.
+        ValueError: for sizes that are no positive whole numbers.
     """
 
     def __init__(
@@ -43,16 +45,14 @@ class MLP(TaskNetwork):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not hidden or min(*hidden, outputs) < 1 or bias_transformation < 0:
-            raise ValueError(
-                f"MLP(hidden={hidden}, outputs={outputs}, bias_transformation="
-                f"{bias_transformation}): sizes must be positive, with at least one hidden layer."
-            )
-        self.hidden = tuple(hidden)
-        self.outputs_size = outputs
-        self.bias_transformation = bias_transformation
+        several = np.iterable(hidden) and not isinstance(hidden, str)
+        self.hidden = tuple(whole_number("hidden", u) for u in (hidden if several else [hidden]))
+        self.outputs_size = outputs = whole_number("outputs", outputs)
+        self.bias_transformation = whole_number("bias_transformation", bias_transformation, 0)
+        if not self.hidden:
+            raise ValueError("hidden=(): expected the units of at least one hidden layer.")
         self.stddev = stddev
-        self.seed = seed
+        self.seed = whole_number("seed", seed, None)
         self.activation = activation
         self._activate = keras.activations.get(activation)
         self.dense = [

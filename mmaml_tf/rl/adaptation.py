@@ -4,6 +4,7 @@ A task's data are trajectories, and each inner step has trajectories of its own,
 policy adapted so far (section 5.4 of the MMAML paper; Rothfuss et al. 2019, algorithm 1).
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -142,6 +143,12 @@ class AdaptivePolicy(MetaLearner):
         network, expected = self.network, actions[-1]
         x = tf.ones((1, 2, observations[-1]), self.compute_dtype)
         found = network.distribution(self._shared_weights(), x)
+        if len(getattr(found, "event_shape", ())) != 1 or found.batch_shape != x.shape[:2]:
+            raise ValueError(
+                f"{type(network).__name__}.distribution gives {found} for observations of shape "
+                f"{tuple(x.shape)}; expected a distribution of TensorFlow Probability with the "
+                "batch shape [T, N] and the event shape [A]."
+            )
         size = found.event_shape[-1]
         if size != expected:
             raise ValueError(
@@ -223,6 +230,20 @@ class AdaptivePolicy(MetaLearner):
                 f"the learner acts in {environment}, the goals are of {env_id}; give it those of "
                 "its own environment."
             )
+
+    def embed(self, *data, training: bool = False):
+        """See `MetaLearner.embed`; data are trajectories."""
+        if self.encoder is None:
+            return super().embed(*data, training=training)
+        try:
+            return super().embed(*data, training=training)
+        except (TypeError, ValueError, tf.errors.OpError) as error:
+            # Keras sets what the layer said in bold, between a headline and the arguments.
+            said = re.search(r"\x1b\[1m(.*?)\x1b\[0m", str(error), re.DOTALL)
+            raise ValueError(
+                f"the encoder {self.encoder.name!r} cannot read these rollouts; it takes "
+                f"mmaml_tf.rl.Trajectories: {(said[1] if said else str(error)).splitlines()[0]}"
+            ) from error
 
     # -- adaptation -----------------------------------------------------------------------------
 

@@ -147,7 +147,10 @@ class TaskPolicy(TFPolicy):
         @tf.function(autograph=False, jit_compile=policy.supports_xla)
         def act(weights, modulation, observations, noise):
             distribution = _distribution(policy, weights, observations, modulation, noise.shape)
-            return distribution.mean() + distribution.stddev() * noise
+            action = distribution.mean() + distribution.stddev() * tf.cast(
+                noise, distribution.dtype
+            )
+            return tf.cast(action, noise.dtype)
 
         self._act = act
 

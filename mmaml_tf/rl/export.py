@@ -102,7 +102,7 @@ class _Endpoints:
         following = _by_name(learner.take_inner_step(experience, weights, modulation))
         if self.identity:
             # The first step sets the modulation, the later ones keep it.
-            read = _named_modulation(learner.modulate(trajectories))
+            read = _named_modulation(learner.modulate(trajectories), self.dtype)
             later = parameters["steps"] > 0
             following |= {name: tf.where(later, parameters[name], t) for name, t in read.items()}
         return following | {"steps": parameters["steps"] + 1}
@@ -150,10 +150,10 @@ def _by_name(weights):
     return {f"weight_{i:02d}": weight for i, weight in enumerate(weights)}
 
 
-def _named_modulation(affine):
+def _named_modulation(affine, dtype):
     """Returns the tensors of a modulation by name; those that there are."""
     return {
-        f"{kind}_{block}": tensor
+        f"{kind}_{block}": tf.cast(tensor, dtype)
         for block, pair in enumerate(affine or ())
         for kind, tensor in zip(("scale", "shift"), pair or (), strict=False)
         if tensor is not None
@@ -174,8 +174,8 @@ def _identity(learner):
     if learner.modulation is None:
         return {}
     head = next(iter(learner.modulation.heads.values()))
-    affine = learner.modulation(tf.zeros([1, head.kernel.shape[0]]))
+    affine = learner.modulation(tf.zeros([1, head.kernel.shape[0]], learner.compute_dtype))
     return {
         name: tf.ones_like(tensor) if name.startswith("scale") else tf.zeros_like(tensor)
-        for name, tensor in _named_modulation(affine).items()
+        for name, tensor in _named_modulation(affine, learner.compute_dtype).items()
     }

@@ -46,6 +46,8 @@ class FixedHorizonEnvs:
         for name, space in (("observations", observations), ("actions", actions)):
             if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
                 raise ValueError(f"{name} of {envs} are {space}; expected a Box of one axis.")
+        if not np.issubdtype(actions.dtype, np.floating):
+            raise ValueError(f"actions of {envs} are {actions}; expected a Box of floats.")
         if not actions.is_bounded():
             raise ValueError(f"actions of {envs} are {actions}; expected finite bounds.")
         self.horizon = check_horizon(horizon)
@@ -161,7 +163,8 @@ class FixedHorizonEnvs:
         return *self._checked(observations, rewards), last
 
     def _told_unstable(self, infos):
-        unstable = np.asarray(infos.get("unstable", np.zeros(self.size, bool)))
+        nowhere = np.zeros(self.size, bool)
+        unstable = np.asarray(infos.get("unstable", nowhere) if infos else nowhere)
         if unstable.shape != (self.size,) or unstable.dtype.kind not in "biuf":
             raise ValueError(
                 f'infos["unstable"] of {self._envs} has shape {unstable.shape} and type '
@@ -176,6 +179,11 @@ class FixedHorizonEnvs:
     def _checked(self, observations, rewards):
         """Returns copies, float32, because environments may use their arrays again."""
         observations, rewards = np.asarray(observations), np.asarray(rewards)
+        if not {observations.dtype.kind, rewards.dtype.kind} <= set("biuf"):
+            raise ValueError(
+                f"step {self._steps} of {self._envs} gave observations of type "
+                f"{observations.dtype} and rewards of type {rewards.dtype}; expected numbers."
+            )
         expected = (self.size, self.observation_size), (self.size,)
         if (observations.shape, rewards.shape) != expected:
             raise ValueError(

@@ -42,7 +42,7 @@ def check_goals(goal, name: str = "goal") -> np.ndarray:
     Raises:
         ValueError: unless there are goals, of finite numbers.
     """
-    goal = as_tensor(name, goal).numpy()
+    goal = as_tensor(name, goal, "").numpy()
     check_goal_shape(goal.shape, name)
     if len(bad := np.argwhere(~np.isfinite(goal))):
         raise ValueError(
@@ -62,7 +62,7 @@ def check_goal_shape(shape, name: str = "goal") -> None:
 
 def check_origin(origin) -> list[int]:
     """Returns (seed, step) of a batch, and what tells parts of it apart, as whole numbers."""
-    origin = as_tensor("origin", origin).numpy()
+    origin = as_tensor("origin", origin, "").numpy()
     if origin.ndim != 1 or len(origin) < 2 or not np.issubdtype(origin.dtype, np.integer):
         raise ValueError(
             f"origin is {origin.tolist()}; expected two whole numbers (seed, step), or None."

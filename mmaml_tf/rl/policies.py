@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from mmaml_tf.arguments import real_number
+from mmaml_tf.arguments import real_number, whole_number
 from mmaml_tf.networks import MLP
 
 
@@ -41,6 +41,7 @@ class GaussianPolicy(MLP):
         bias_transformation: int = 0,
         **kwargs,
     ):
+        actions = whole_number("actions", actions)
         super().__init__(hidden, actions, bias_transformation, None, seed, "tanh", **kwargs)
         self.initial_std = real_number("initial_std", initial_std, positive=True)
         self.min_std = real_number("min_std", min_std, positive=True)

@@ -120,6 +120,7 @@ class Rollouts:
                 "outside tf.function."
             )
         goals = check_goals(goals, "goals")
+        _check_policy(policy, weights)
         start, *noise = _seeds(seed)
         weights, modulation = tf.nest.map_structure(
             lambda x: None if x is None else tf.convert_to_tensor(x), (list(weights), modulation)
@@ -169,6 +170,21 @@ class Rollouts:
                 f"{size} environments {self.environment} cannot be made with {self.env_kwargs}: "
                 f"{error}"
             ) from error
+
+
+def _check_policy(policy, weights):
+    """Raises ValueError unless there is one weight for each of a policy's."""
+    own = getattr(policy, "trainable_variables", None)
+    if own is None or not hasattr(policy, "distribution"):
+        raise ValueError(
+            f"policy is a {type(policy).__name__}; expected a mmaml_tf.rl.GaussianPolicy."
+        )
+    if not isinstance(weights, Sequence) or len(weights) != len(own) or not policy.built:
+        count = len(weights) if isinstance(weights, Sequence) else type(weights).__name__
+        raise ValueError(
+            f"weights: found {count}, expected one for each of the policy's {len(own)} trainable "
+            "variables; a policy that is not built has none."
+        )
 
 
 def _seeds(seed):

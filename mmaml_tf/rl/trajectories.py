@@ -72,7 +72,7 @@ def as_trajectories(data, observation_size: int, action_size: int) -> Trajectori
             f"trajectories is a {type(data).__name__}; expected mmaml_tf.rl.Trajectories"
             f"({', '.join(names)}), or a tuple or dictionary of these."
         )
-    data = Trajectories(*(as_tensor(name, part) for name, part in data._asdict().items()))
+    data = Trajectories(*(as_tensor(name, part, "") for name, part in data._asdict().items()))
     expected = {"observations": (observation_size,), "actions": (action_size,)}
     leading = tf.TensorShape(data.rewards.shape)
     for name, part in data._asdict().items():
