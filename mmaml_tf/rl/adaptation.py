@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from mmaml_tf.arguments import real_number
+from mmaml_tf.arguments import real_number, whole_number
 from mmaml_tf.fitting import refuse_strategy
 from mmaml_tf.inner_loop import InnerLoop, check_steps
 from mmaml_tf.meta_learner import MetaLearner
@@ -258,6 +258,7 @@ class AdaptivePolicy(MetaLearner):
             ValueError: for modes that do not fit, or a learner without weights.
         """
         self._require_weights()
+        tasks = whole_number("tasks", tasks)
         return Parameters(self.initial_weights(tasks, self._as_modes(mode, tasks)))
 
     def _require_weights(self):

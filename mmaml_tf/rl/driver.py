@@ -170,6 +170,10 @@ def _check_tasks(policy, weights, modulation, tasks):
         raise ValueError(f"they are of {sorted(others)} tasks, and not of {tasks}.")
 
 
+# What TensorFlow adds of its graph to an error begins so.
+_DETAILS = " for '{{node"
+
+
 def _distribution(policy, weights, observations, modulation, expected):
     """Returns the policy's distribution of actions; refuses one that does not fit."""
     given = f"observations {tuple(observations.shape)} (tasks, rollouts, observation size)"
@@ -179,7 +183,7 @@ def _distribution(policy, weights, observations, modulation, expected):
     except ValueError as error:
         raise ValueError(
             f"the policy cannot be applied to {given} with these weights and this modulation, "
-            f"which are either shared or one for each task: {error}"
+            f"which are either shared or one for each task: {str(error).split(_DETAILS)[0]}"
         ) from error
     shape = distribution.batch_shape + distribution.event_shape
     if shape != expected:

@@ -96,9 +96,7 @@ def evaluate(
     learner.check_modes(held_out.modes)
     learner.check_environment(held_out.env_id, rollouts)
     check_ready(learner)
-    number = np.arange(held_out.tasks)
-    first = np.array([number[held_out.mode == m].min() for m in range(len(held_out.modes))])
-    kept = number - first[held_out.mode] < examples_per_mode
+    kept = _first_of_each_mode(held_out, examples_per_mode)
     returns, embeddings, observations, unstable = [], [], [], 0
     for index, goals in enumerate(held_out.batches(_BATCH)):
         # Batches of one set share its origin; their rollouts are to differ.
@@ -138,3 +136,22 @@ def _first_stable(trajectories: Trajectories) -> np.ndarray:
     first = stable.argmax(axis=1)[:, None, None, None]
     chosen = np.take_along_axis(trajectories.observations.numpy(), first, axis=1)[:, 0]
     return np.where(stable.any(axis=1)[:, None, None], chosen, np.float32(np.nan))
+
+
+def _first_of_each_mode(held_out: HeldOutGoals, count: int) -> np.ndarray:
+    """Returns `[N]`: which tasks are among the first of their mode."""
+    mode, modes = np.asarray(held_out.mode), len(held_out.modes)
+    whole = np.issubdtype(mode.dtype, np.integer)
+    if (
+        not whole
+        or mode.shape != (len(held_out.goals.goal),)
+        or not np.isin(mode, range(modes)).all()
+    ):
+        raise ValueError(
+            f"the modes of held-out goals are {mode.tolist()}; expected for each of the "
+            f"{len(held_out.goals.goal)} goals an index in {held_out.modes}."
+        )
+    kept = np.zeros(len(mode), bool)
+    for index in range(modes):
+        kept[np.flatnonzero(mode == index)[:count]] = True
+    return kept

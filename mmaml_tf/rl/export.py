@@ -23,7 +23,8 @@ def write_policy(learner, path) -> None:
       the policy's own `[T, N, A]`, which `adapt` wants back, and "control", the same within the
       bounds of the environment. Noise is standard normal to explore, zero to act by the mean.
     - `adapt(observations [T, R, L, O], actions [T, R, L, A], rewards [T, R, L], parameters)`
-      takes one inner step on whole rollouts of these parameters and returns the next ones.
+      takes one inner step on whole rollouts of these parameters and returns the next ones. A
+      rollout that broke before its end is no sample: leave it out.
 
     Args:
         learner: a built `PolicyLearner`, compiled with the environment it acts in.
@@ -77,11 +78,16 @@ class _Endpoints:
             with tf.control_dependencies(assert_index(tasks_or_mode, len(learner.modes), message)):
                 mode = tf.identity(tasks_or_mode)
             tasks = tf.size(mode)
+        several = tf.debugging.assert_positive(tasks, "expected at least one task.")
+        with tf.control_dependencies([several]):
+            tasks = tf.identity(tasks)
         modulation = {name: tf.tile(t, [tasks, 1]) for name, t in self.identity.items()}
         weights = _by_name(learner.initial_weights(tasks, mode))
         return weights | modulation | {"steps": tf.constant(0)}
 
     def act(self, observations, noise, parameters):
+        observations = _finite("observations", observations)
+        noise = _finite("noise", noise)
         network, weights, modulation = self._network(parameters, observations)
         means = network.functional_call(weights, observations, modulation)
         stds = network.standard_deviations(weights)
@@ -92,10 +98,11 @@ class _Endpoints:
     def adapt(self, observations, actions, rewards, parameters):
         learner = self.learner
         parts = {"observations": observations, "actions": actions, "rewards": rewards}
-        parts = [
-            tf.debugging.assert_all_finite(part, f"{name} hold values that are not finite.")
-            for name, part in parts.items()
-        ]
+        rollouts = tf.debugging.assert_positive(
+            tf.shape(rewards)[1], "rewards are of no rollout; expected at least one of each task."
+        )
+        with tf.control_dependencies([rollouts]):
+            parts = [_finite(name, part) for name, part in parts.items()]
         trajectories = Trajectories(*parts, tf.ones_like(rewards))
         _, weights, modulation = self._network(parameters, observations)
         experience = learner.prepare_experience(trajectories, weights, modulation)
@@ -144,6 +151,10 @@ class _Endpoints:
             "act": [spec(None, None, observation), spec(None, None, action), parameters],
             "adapt": [*rollouts, parameters],
         }
+
+
+def _finite(name, values):
+    return tf.debugging.assert_all_finite(values, f"{name} hold values that are not finite.")
 
 
 def _by_name(weights):
