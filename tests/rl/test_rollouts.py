@@ -370,7 +370,7 @@ def test_seeds_of_other_lengths_are_other_seeds(rollouts, policy):
 
 @pytest.mark.parametrize("seed", [(), 0, "0", (0.5,), (0, True), (2**70,)])
 def test_seeds_that_are_none_are_refused(rollouts, policy, seed):
-    with pytest.raises(ValueError, match="seed=.*whole number"):
+    with pytest.raises(ValueError, match=r"seed=.*whole number"):
         rollouts.collect(policy, shared(policy), None, GOALS, seed)
 
 
