@@ -18,12 +18,20 @@ _REFUSALS = (
 )
 
 
-def as_tensor(name: str, value) -> tf.Tensor:
+# What may be wrong with the points of tasks that make no array.
+_POINTS = (
+    " All tasks of a batch need as many points as each other; adapt to tasks of other sizes one at "
+    "a time, or draw batches from them with mmaml_tf.tasks.ArrayTasks."
+)
+
+
+def as_tensor(name: str, value, advice: str = _POINTS) -> tf.Tensor:
     """Returns an array, a pandas frame or nested lists of numbers as a tensor.
 
     Args:
         name: the argument's name, for messages.
         value: what the user gave.
+        advice: the end of the message.
 
     Raises:
         ValueError: for what is no array of numbers, such as tasks with different numbers of points.
@@ -36,11 +44,7 @@ def as_tensor(name: str, value) -> tf.Tensor:
         array = None
     if array is None or array.dtype.kind not in "biuf":
         found = type(value).__name__ if array is None else f"values of type {array.dtype}"
-        raise ValueError(
-            f"{name} is no array of numbers (found {found}). All tasks of a batch need as many "
-            "points as each other; adapt to tasks of other sizes one at a time, or draw batches "
-            "from them with mmaml_tf.tasks.ArrayTasks."
-        )
+        raise ValueError(f"{name} is no array of numbers (found {found}).{advice}")
     return tf.convert_to_tensor(array)
 
 

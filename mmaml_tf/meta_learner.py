@@ -104,16 +104,20 @@ class MetaLearner(OuterStep):
                 observations and actions. Only the axes of a single point or step matter.
 
         Raises:
-            ValueError: when encoder, modulation and network do not fit these shapes.
+            ValueError: when encoder, modulation and network do not fit these shapes, or the
+                learner is built already.
         """
-        try:
-            shapes = [tuple(shape) for shape in input_shape[:2]]
-        except TypeError:
-            shapes = []
-        if len(shapes) < 2:
+        pair = isinstance(input_shape, (tuple, list)) and len(input_shape) >= 2
+        if not (pair and all(isinstance(shape, (tuple, list)) for shape in input_shape[:2])):
             raise ValueError(
-                f"build takes the shapes of the two parts of a task's data, got {input_shape}; "
-                "build_for(batch) finds them out."
+                f"build got {input_shape!r}; expected the shapes of the two parts of a task's "
+                "data. build_for(batch) takes them from a batch."
+            )
+        shapes = [tuple(shape) for shape in input_shape[:2]]
+        if self.built:
+            raise ValueError(
+                "the learner has its weights already, and build would make others; make a new "
+                "learner for data of other shapes."
             )
         point = self._network_shape(shapes[0])[2:]
         for network in self._networks():
@@ -126,6 +130,7 @@ class MetaLearner(OuterStep):
             self.modulation.build_for(size, self.network.modulated_widths)
             embeddings = keras.random.normal((2, size), 0.0, 3.0, self.compute_dtype, seed=1)
             self.network.check_modulation(self.modulation(embeddings), point)
+        self._check_dtypes()
         names = [v.path for v in self.guarded]
         self.guard = UpdateGuard(self.on_nonfinite, names, len(self.modes), name="guard")
         self.support_shapes = tuple(shapes)
@@ -146,6 +151,15 @@ class MetaLearner(OuterStep):
             for layer, trainable in zip(layers, self._stored_trainable, strict=True):
                 layer.trainable = trainable
             self._stored_trainable = None
+
+    def _check_dtypes(self):
+        """Raises ValueError where parts keep their weights in other types than the learner."""
+        weights = [v for v in self.guarded if tf.as_dtype(v.dtype).is_floating]
+        if other := [f"{v.path} ({v.dtype})" for v in weights if v.dtype != self.variable_dtype]:
+            raise ValueError(
+                f"the learner is {self.variable_dtype}, and not {other[0]}; give the learner and "
+                "all of its parts one dtype, or set it for all by keras.config.set_dtype_policy."
+            )
 
     @property
     def guarded(self) -> list:
@@ -264,12 +278,17 @@ class MetaLearner(OuterStep):
                 f"mode has shape {mode.shape} and type {mode.dtype}; expected one integer for each "
                 f"of the {tasks} tasks."
             )
-        if self.needs_mode and not np.all((mode >= 0) & (mode < len(self.modes))):
+        if self.needs_mode:
+            self._check_known(mode)
+        return tf.convert_to_tensor(mode, tf.int32)
+
+    def _check_known(self, mode):
+        """Raises ValueError for modes `[T]` that the learner does not name."""
+        if not np.all((mode >= 0) & (mode < len(self.modes))):
             raise ValueError(
-                f"mode is {mode.tolist()}; expected indices in {self.modes}, from 0 to "
+                f"mode is {np.asarray(mode).tolist()}; expected indices in {self.modes}, from 0 to "
                 f"{len(self.modes) - 1}."
             )
-        return tf.convert_to_tensor(mode, tf.int32)
 
     def check_modes(self, modes: Sequence[str]) -> None:
         """Raises ValueError where tasks have other modes than a learner that chooses by mode."""

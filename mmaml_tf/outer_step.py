@@ -32,6 +32,9 @@ class OuterStep(TaskModel):
     `by_mode` metrics, and says what the data of a task are: `modulate_batch` and `outer_losses`.
     """
 
+    #: whether XLA compiles the parts of a step; `compile` says
+    xla = False
+
     def modulate_batch(self, batch: Sequence):
         """Returns the modulation of each block for a batch in training, see `outer_losses`."""
         raise NotImplementedError

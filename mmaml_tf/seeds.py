@@ -3,6 +3,8 @@
 import hashlib
 import json
 
+from mmaml_tf.arguments import whole_number
+
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
     """Returns a seed for one purpose.
@@ -20,6 +22,10 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
 
     Returns:
         A whole number of 31 bits.
+
+    Raises:
+        ValueError: for a seed, or a number of the purpose, that is not whole.
     """
-    text = json.dumps([int(seed), *(p if isinstance(p, str) else int(p) for p in purpose)])
+    numbers = (p if isinstance(p, str) else whole_number("seed", p, None) for p in purpose)
+    text = json.dumps([whole_number("seed", seed, None), *numbers])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1

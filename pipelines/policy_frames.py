@@ -42,7 +42,7 @@ def draw_rollouts(environment: str, examples, modes: Sequence[str]) -> Strip:
     times = np.linspace(0, length - 1, _FRAMES).round().astype(int)
     titles, observations, goals = [], [], []
     for index, mode in list(enumerate(modes))[:_MODES]:
-        task = int(np.flatnonzero(examples.mode == index)[0])
+        task = _first_whole(examples, index, mode)
         for step in (0, stages - 1):
             titles.append(f"{mode}\n{when(step)}")
             observations.append(examples.observations[step, task, times])
@@ -50,6 +50,15 @@ def draw_rollouts(environment: str, examples, modes: Sequence[str]) -> Strip:
     frames = draw(environment, np.concatenate(observations), np.concatenate(goals))
     rows = np.split(frames, len(titles))
     return Strip(dict(zip(titles, rows, strict=True)), times.tolist())
+
+
+def _first_whole(examples, index, mode):
+    """Returns the first task of a mode that has a rollout of every step."""
+    whole = np.isfinite(examples.observations).all(axis=(0, 2, 3))
+    tasks = np.flatnonzero(whole & (examples.mode == index))
+    if not len(tasks):
+        raise CannotDrawError(f"every rollout of mode {mode} that was kept became unstable")
+    return int(tasks[0])
 
 
 def states(environment: str, observations: np.ndarray) -> np.ndarray:
@@ -94,7 +103,7 @@ def draw(environment: str, observations: np.ndarray, goals: np.ndarray) -> np.nd
 def _frames(environment, states, goals):
     import gymnasium
 
-    from mmaml_tf.rl.goals import SETTINGS
+    from mmaml_tf.rl.goal_modes import SETTINGS
 
     env = gymnasium.make(
         SETTINGS[environment].env_id, render_mode="rgb_array", disable_env_checker=True

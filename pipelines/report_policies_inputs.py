@@ -83,7 +83,7 @@ def load(params: dict, files: Files, cells: Sequence[Cell]) -> Results:
 
 def _goal_sets(params, names):
     """Returns the sets of goals by name, those of an environment together."""
-    from mmaml_tf.rl.goals import SETTINGS, GoalModes
+    from mmaml_tf.rl.goal_modes import SETTINGS, GoalModes
 
     environments = list(SETTINGS)
     sets = {}

@@ -62,6 +62,12 @@ class DriftVectorEnv(gymnasium.vector.VectorEnv):
                 observations = observations[:, :3]
             elif self.fault == "reward shape":
                 rewards = rewards[:, None]
+            elif self.fault == "raises":
+                raise RuntimeError("boom")
+            elif self.fault == "unstable shape":
+                infos["unstable"] = np.zeros((self.num_envs, 1), bool)
+            elif self.fault == "words":
+                rewards = rewards.astype(str)
             elif self.fault == "reward":
                 rewards[2] = np.nan
             elif self.fault == "observation":

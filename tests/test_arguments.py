@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from mmaml_tf.arguments import whole_number
+from mmaml_tf.arguments import real_number, whole_number
+from mmaml_tf.seeds import derive_seed
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3)])
@@ -29,3 +30,29 @@ def test_numbers_that_tensorflow_cannot_hold_are_refused(value):
     with pytest.raises(ValueError, match=r"seed=.* at most 64 bits"):
         whole_number("seed", value, least=None)
     assert whole_number("seed", 2**63 - 1, least=None) == 2**63 - 1
+
+
+@pytest.mark.parametrize("value", [0.5, np.float32(0.5), 1, np.int64(1), 0])
+def test_numbers_of_every_kind_are_real(value):
+    number = real_number("rate", value, 1)
+    assert number == value
+    assert type(number) is float
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, np.nan, np.inf, True, "1", None, 1j])
+def test_numbers_that_are_none_are_refused_by_name(value):
+    with pytest.raises(ValueError, match=r"rate=.*: expected a number from 0 to 1\."):
+        real_number("rate", value, 1)
+
+
+def test_zero_is_not_positive():
+    with pytest.raises(ValueError, match=r"rate=0: expected a positive finite number\."):
+        real_number("rate", 0, positive=True)
+    with pytest.raises(ValueError, match=r"rate=-1: expected a finite number of at least 0\."):
+        real_number("rate", -1)
+
+
+@pytest.mark.parametrize("seed", [0.5, True, None, "0"])
+def test_a_seed_that_is_not_whole_is_no_seed(seed):
+    with pytest.raises(ValueError, match=r"seed=.*: expected a whole number\."):
+        derive_seed(seed, "noise")

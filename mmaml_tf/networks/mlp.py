@@ -30,7 +30,7 @@ class MLP(TaskNetwork):
         activation: name of a Keras activation, that of the hidden layers.
 
     Raises:
-        ValueError: for sizes that are not positive.
+        ValueError: for sizes that are no positive whole numbers.
     """
 
     def __init__(

@@ -94,7 +94,18 @@ class TaskNetwork(keras.Model):
 
         Args:
             point_shape: shape of one point of a task.
+
+        Raises:
+            ValueError: for regularised weights, where `run` gives no losses.
         """
+        del point_shape
+        regularised = [v.path for v in self.trainable_variables if v.regularizer is not None]
+        if regularised and type(self).run is TaskNetwork.run:
+            raise ValueError(
+                f"the weights {regularised} of {self.name!r} have regularisers, but the network "
+                "adds no losses to those of the tasks; leave them out, or define `run` so that "
+                "its ForwardPass has the losses."
+            )
 
     def check_modulation(self, affine: Sequence, point_shape) -> None:
         """Raises ValueError where modulating a block could make no difference.

@@ -3,9 +3,11 @@
 from mmaml_tf.rl import environments
 from mmaml_tf.rl.encoders import TrajectoryEncoder
 from mmaml_tf.rl.evaluation import evaluate
-from mmaml_tf.rl.goals import GoalModes, Goals, GoalTasks, HeldOutGoals
-from mmaml_tf.rl.learners import MultimodalProMP, MultiProMP, PolicyLearner, ProMP
+from mmaml_tf.rl.goal_modes import GoalModes
+from mmaml_tf.rl.goals import Goals, GoalTasks, HeldOutGoals
+from mmaml_tf.rl.learners import MultimodalProMP, MultiProMP, ProMP
 from mmaml_tf.rl.policies import GaussianPolicy
+from mmaml_tf.rl.policy_learner import PolicyLearner
 from mmaml_tf.rl.trajectories import Trajectories
 
 __all__ = [

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from mmaml_tf import layers
+from mmaml_tf.arguments import whole_number
 from mmaml_tf.rl.trajectories import Trajectories
 from mmaml_tf.seeds import derive_seed
 
@@ -25,16 +26,15 @@ class TrajectoryEncoder(keras.layers.Layer):
         seed: seed of the initialisation.
 
     Raises:
-        ValueError: if units or window is less than 1.
+        ValueError: if units, window or seed is no whole number, or one of the first two less
+            than 1.
     """
 
     def __init__(self, units: int = 64, window: int | None = None, seed: int = 0, **kwargs):
         super().__init__(**kwargs)
-        if units < 1 or (window is not None and window < 1):
-            raise ValueError(f"units is {units}, window is {window}; both must be at least 1.")
-        self.units = units
-        self.window = window
-        self.seed = seed
+        self.units = units = whole_number("units", units)
+        self.window = None if window is None else whole_number("window", window)
+        self.seed = seed = whole_number("seed", seed, None)
         self.gru = keras.layers.GRU(
             units,
             kernel_initializer=keras.initializers.GlorotUniform(derive_seed(seed, "GRU", "kernel")),

@@ -8,7 +8,7 @@ from mmaml_tf.arguments import whole_number
 from mmaml_tf.evaluation import check_ready
 from mmaml_tf.report import Report
 from mmaml_tf.rl.goals import GoalTasks, HeldOutGoals
-from mmaml_tf.rl.learners import PolicyLearner
+from mmaml_tf.rl.policy_learner import PolicyLearner
 from mmaml_tf.rl.trajectories import Trajectories
 
 # Tasks that are sampled at once.
@@ -19,7 +19,8 @@ class Examples(NamedTuple):
     """One rollout of some held-out tasks, before and after each inner step.
 
     Attributes:
-        observations: `[C, n, L, O]`.
+        observations: `[C, n, L, O]`, of each task's first rollout that did not break, NaN where
+            all did.
         goals: `[n, G]`.
         mode: `[n]` mode of each task.
     """
@@ -95,22 +96,22 @@ def evaluate(
     learner.check_modes(held_out.modes)
     learner.check_environment(held_out.env_id, rollouts)
     check_ready(learner)
-    number = np.arange(held_out.tasks)
-    first = np.array([number[held_out.mode == m].min() for m in range(len(held_out.modes))])
-    kept = number - first[held_out.mode] < examples_per_mode
+    kept = _first_of_each_mode(held_out, examples_per_mode)
     returns, embeddings, observations, unstable = [], [], [], 0
     for index, goals in enumerate(held_out.batches(_BATCH)):
         # Batches of one set share its origin; their rollouts are to differ.
         origin = [0, 0] if goals.origin is None else np.asarray(goals.origin)
         goals = goals._replace(origin=[*origin, index])
+        if not learner.needs_mode:
+            goals = goals._replace(mode=None)  # it may be one that the learner does not name
         stages = list(learner.stages(goals, steps, rollouts))
         trajectories = [stage.trajectories for stage in stages]
-        returns.append([_task_returns(t) for t in trajectories])
-        unstable += sum(int(np.sum(~_stable(t))) for t in trajectories)
+        returns.append([t.task_returns() for t in trajectories])
+        unstable += sum(int(np.sum(~t.stable)) for t in trajectories)
         if learner.encoder is not None:
             embeddings.append(learner.embed(trajectories[0]).numpy())
         chosen = kept[index * _BATCH : index * _BATCH + len(goals.goal)]
-        observations.append([t.observations.numpy()[chosen, 0] for t in trajectories])
+        observations.append([_first_stable(t)[chosen] for t in trajectories])
     curve = tuple(range(len(stages)))
     return PolicyReport(
         Report(
@@ -129,14 +130,28 @@ def evaluate(
     )
 
 
-def _stable(trajectories: Trajectories) -> np.ndarray:
-    """Returns which rollouts were stable to their end, `[T, R]`."""
-    return np.asarray(trajectories.mask).min(axis=-1) > 0
+def _first_stable(trajectories: Trajectories) -> np.ndarray:
+    """Returns the observations `[T, L, O]` of each task's first stable rollout, or NaN."""
+    stable = trajectories.stable.numpy()
+    first = stable.argmax(axis=1)[:, None, None, None]
+    chosen = np.take_along_axis(trajectories.observations.numpy(), first, axis=1)[:, 0]
+    return np.where(stable.any(axis=1)[:, None, None], chosen, np.float32(np.nan))
 
 
-def _task_returns(trajectories: Trajectories) -> np.ndarray:
-    """Returns each task's mean return over its stable rollouts `[T]`, NaN where it has none."""
-    stable = _stable(trajectories)
-    total = np.sum(np.where(stable, trajectories.returns(), 0), axis=1)
-    count = stable.sum(axis=1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+def _first_of_each_mode(held_out: HeldOutGoals, count: int) -> np.ndarray:
+    """Returns `[N]`: which tasks are among the first of their mode."""
+    mode, modes = np.asarray(held_out.mode), len(held_out.modes)
+    whole = np.issubdtype(mode.dtype, np.integer)
+    if (
+        not whole
+        or mode.shape != (len(held_out.goals.goal),)
+        or not np.isin(mode, range(modes)).all()
+    ):
+        raise ValueError(
+            f"the modes of held-out goals are {mode.tolist()}; expected for each of the "
+            f"{len(held_out.goals.goal)} goals an index in {held_out.modes}."
+        )
+    kept = np.zeros(len(mode), bool)
+    for index in range(modes):
+        kept[np.flatnonzero(mode == index)[:count]] = True
+    return kept

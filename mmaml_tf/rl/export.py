@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from mmaml_tf.checks import assert_index
 from mmaml_tf.export import check_exportable, save_module
+from mmaml_tf.fitting import refuse_strategy
 from mmaml_tf.rl.trajectories import Trajectories
 
 
@@ -22,16 +23,18 @@ def write_policy(learner, path) -> None:
       the policy's own `[T, N, A]`, which `adapt` wants back, and "control", the same within the
       bounds of the environment. Noise is standard normal to explore, zero to act by the mean.
     - `adapt(observations [T, R, L, O], actions [T, R, L, A], rewards [T, R, L], parameters)`
-      takes one inner step on whole rollouts of these parameters and returns the next ones.
+      takes one inner step on whole rollouts of these parameters and returns the next ones. A
+      rollout that broke before its end is no sample: leave it out.
 
     Args:
         learner: a built `PolicyLearner`, compiled with the environment it acts in.
         path: directory to write to; a SavedModel that is there is replaced.
 
     Raises:
-        ValueError: if the learner is not built and compiled with an environment, or `path` is
-            something else than a SavedModel.
+        ValueError: if the learner is not built and compiled with the environment it was trained
+            in, or `path` is something else than a SavedModel.
     """
+    refuse_strategy()
     path = check_exportable(learner, path)
     endpoints = _Endpoints(learner)
     module = tf.Module()
@@ -49,8 +52,16 @@ class _Endpoints:
     def __init__(self, learner):
         self.learner = learner
         rollouts = learner.require_rollouts()
+        sizes = rollouts.observation_size, rollouts.action_size
+        if sizes != (learner.observation_size, learner.action_size):
+            raise ValueError(
+                f"the learner's observations and actions are of sizes {learner.observation_size} "
+                f"and {learner.action_size}, those of {rollouts.environment} of {sizes}; compile "
+                "it with the environment it was trained in."
+            )
+        self.dtype = learner.compute_dtype
         self.horizon = rollouts.horizon
-        self.low, self.high = (tf.constant(bound, tf.float32) for bound in rollouts.action_bounds)
+        self.low, self.high = (tf.constant(bound, self.dtype) for bound in rollouts.action_bounds)
         self.middle = (self.high + self.low) / 2
         self.gain = (self.high - self.low) / (2 * rollouts.action_range)
         self.identity = _identity(learner)
@@ -67,31 +78,38 @@ class _Endpoints:
             with tf.control_dependencies(assert_index(tasks_or_mode, len(learner.modes), message)):
                 mode = tf.identity(tasks_or_mode)
             tasks = tf.size(mode)
+        several = tf.debugging.assert_positive(tasks, "expected at least one task.")
+        with tf.control_dependencies([several]):
+            tasks = tf.identity(tasks)
         modulation = {name: tf.tile(t, [tasks, 1]) for name, t in self.identity.items()}
         weights = _by_name(learner.initial_weights(tasks, mode))
         return weights | modulation | {"steps": tf.constant(0)}
 
     def act(self, observations, noise, parameters):
+        observations = _finite("observations", observations)
+        noise = _finite("noise", noise)
         network, weights, modulation = self._network(parameters, observations)
         means = network.functional_call(weights, observations, modulation)
-        action = means + network.standard_deviations(weights)[:, None] * noise
+        stds = network.standard_deviations(weights)
+        action = means + (stds[:, None] if stds.shape.rank == 2 else stds) * noise
         control = tf.clip_by_value(action * self.gain + self.middle, self.low, self.high)
         return {"action": action, "control": control}
 
     def adapt(self, observations, actions, rewards, parameters):
         learner = self.learner
         parts = {"observations": observations, "actions": actions, "rewards": rewards}
-        parts = [
-            tf.debugging.assert_all_finite(part, f"{name} hold values that are not finite.")
-            for name, part in parts.items()
-        ]
+        rollouts = tf.debugging.assert_positive(
+            tf.shape(rewards)[1], "rewards are of no rollout; expected at least one of each task."
+        )
+        with tf.control_dependencies([rollouts]):
+            parts = [_finite(name, part) for name, part in parts.items()]
         trajectories = Trajectories(*parts, tf.ones_like(rewards))
         _, weights, modulation = self._network(parameters, observations)
         experience = learner.prepare_experience(trajectories, weights, modulation)
         following = _by_name(learner.take_inner_step(experience, weights, modulation))
         if self.identity:
             # The first step sets the modulation, the later ones keep it.
-            read = _named_modulation(learner.modulate(trajectories))
+            read = _named_modulation(learner.modulate(trajectories), self.dtype)
             later = parameters["steps"] > 0
             following |= {name: tf.where(later, parameters[name], t) for name, t in read.items()}
         return following | {"steps": parameters["steps"] + 1}
@@ -99,7 +117,9 @@ class _Endpoints:
     def _network(self, parameters, observations):
         """Returns the policy network, and its weights and modulation."""
         weights = [parameters[name] for name in _by_name(self.per_task)]
-        of_task = weights[self.per_task.index(True)]
+        pairs = zip(weights, self.per_task, strict=True)
+        of_tasks = [w for w, per_task in pairs if per_task]
+        of_task = [*of_tasks, *(parameters[name] for name in self.identity)][0]
         # One task's weights would silently be stretched to all.
         same_tasks = tf.debugging.assert_equal(
             tf.shape(observations)[0],
@@ -115,7 +135,7 @@ class _Endpoints:
         learner = self.learner
 
         def spec(*axes):
-            return tf.TensorSpec(axes, tf.float32)
+            return tf.TensorSpec(axes, self.dtype)
 
         pairs = zip(self.per_task, learner.network.trainable_variables, strict=True)
         shapes = [(None, *v.shape) if per_task else v.shape for per_task, v in pairs]
@@ -133,14 +153,18 @@ class _Endpoints:
         }
 
 
+def _finite(name, values):
+    return tf.debugging.assert_all_finite(values, f"{name} hold values that are not finite.")
+
+
 def _by_name(weights):
     return {f"weight_{i:02d}": weight for i, weight in enumerate(weights)}
 
 
-def _named_modulation(affine):
+def _named_modulation(affine, dtype):
     """Returns the tensors of a modulation by name; those that there are."""
     return {
-        f"{kind}_{block}": tensor
+        f"{kind}_{block}": tf.cast(tensor, dtype)
         for block, pair in enumerate(affine or ())
         for kind, tensor in zip(("scale", "shift"), pair or (), strict=False)
         if tensor is not None
@@ -160,8 +184,9 @@ def _identity(learner):
     """Returns the modulation of one task that changes nothing, by name."""
     if learner.modulation is None:
         return {}
-    affine = learner.modulation(tf.zeros([1, learner.encoder.embedding_size]))
+    head = next(iter(learner.modulation.heads.values()))
+    affine = learner.modulation(tf.zeros([1, head.kernel.shape[0]], learner.compute_dtype))
     return {
         name: tf.ones_like(tensor) if name.startswith("scale") else tf.zeros_like(tensor)
-        for name, tensor in _named_modulation(affine).items()
+        for name, tensor in _named_modulation(affine, learner.compute_dtype).items()
     }

@@ -1,5 +1,6 @@
 """Vector environments whose episodes all last the same number of steps, checked at every step."""
 
+import contextlib
 import numbers
 
 import gymnasium
@@ -33,6 +34,9 @@ class FixedHorizonEnvs:
         horizon: number L of steps of an episode.
         action_range: see above.
 
+    An environment that breaks down may say so in `infos["unstable"]` `[N]`; it goes on to the
+    horizon with finite observations and rewards.
+
     Raises:
         ValueError: for other spaces of observations or actions, or a horizon of no step.
     """
@@ -42,6 +46,8 @@ class FixedHorizonEnvs:
         for name, space in (("observations", observations), ("actions", actions)):
             if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
                 raise ValueError(f"{name} of {envs} are {space}; expected a Box of one axis.")
+        if not np.issubdtype(actions.dtype, np.floating):
+            raise ValueError(f"actions of {envs} are {actions}; expected a Box of floats.")
         if not actions.is_bounded():
             raise ValueError(f"actions of {envs} are {actions}; expected finite bounds.")
         self.horizon = check_horizon(horizon)
@@ -67,9 +73,26 @@ class FixedHorizonEnvs:
         if isinstance(self._envs.unwrapped, (SyncVectorEnv, AsyncVectorEnv)):
             observations = self._reset_single_envs(goals, seed)
         else:
-            observations, infos = self._envs.reset(seed=seed, options={"task": goals})
+            observations, infos = self._reset(seed, {"task": goals})
             self._check_taken(infos, goals, slice(None))
         return self._checked(observations, np.zeros(self.size))[0]
+
+    def _reset(self, seed, options):
+        self._coordinates = options["task"].shape[-1]
+        with self._naming("reset"):
+            observations, infos = self._envs.reset(seed=seed, options=options)
+        return observations, infos
+
+    @contextlib.contextmanager
+    def _naming(self, what):
+        """Says what failed in the environments' own code."""
+        try:
+            yield
+        except Exception as error:
+            raise ValueError(
+                f"{what} of {self._envs} failed, with goals of {self._coordinates} coordinates: "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     def _reset_single_envs(self, goals, seed):
         """Resets a collection of single environments, all of which are given the same options.
@@ -79,7 +102,7 @@ class FixedHorizonEnvs:
         distinct, index = np.unique(goals, axis=0, return_inverse=True)
         for number, goal in enumerate(distinct):
             mask = {"reset_mask": index.reshape(-1) == number} if number else {}
-            observations, infos = self._envs.reset(seed=seed, options={"task": goal, **mask})
+            observations, infos = self._reset(seed, {"task": goal, **mask})
             chosen = mask.get("reset_mask", slice(None))
             self._check_taken(infos, np.tile(goal, (self.size, 1)), chosen)
         return observations
@@ -124,7 +147,9 @@ class FixedHorizonEnvs:
         if not finite.all():
             raise NonFiniteActionsError(self._describe_nonfinite(actions, finite), finite)
         actions = np.clip(actions * self._gain + self._middle, self._low, self._high)
-        observations, rewards, terminated, truncated, infos = self._envs.step(actions)
+        with self._naming(f"step {self._steps + 1}"):
+            observations, rewards, terminated, truncated, infos = self._envs.step(actions)
+        terminated, truncated = np.asarray(terminated), np.asarray(truncated)
         self._steps += 1
         last = self._steps == self.horizon
         if terminated.any() or not (truncated.all() if last else not truncated.any()):
@@ -134,15 +159,31 @@ class FixedHorizonEnvs:
                 f"before the horizon, step {self.horizon}, and all to be truncated there. Use an "
                 "environment that never terminates, and give its horizon as max_episode_steps."
             )
-        if "unstable" in infos:
-            self.unstable = self.unstable | infos["unstable"].astype(bool)
+        self.unstable = self.unstable | self._told_unstable(infos)
         return *self._checked(observations, rewards), last
+
+    def _told_unstable(self, infos):
+        nowhere = np.zeros(self.size, bool)
+        unstable = np.asarray(infos.get("unstable", nowhere) if infos else nowhere)
+        if unstable.shape != (self.size,) or unstable.dtype.kind not in "biuf":
+            raise ValueError(
+                f'infos["unstable"] of {self._envs} has shape {unstable.shape} and type '
+                f"{unstable.dtype}; expected one boolean for each of the {self.size} environments."
+            )
+        return unstable.astype(bool)
 
     def close(self) -> None:
         """Closes the environments."""
         self._envs.close()
 
     def _checked(self, observations, rewards):
+        """Returns copies, float32, because environments may use their arrays again."""
+        observations, rewards = np.asarray(observations), np.asarray(rewards)
+        if not {observations.dtype.kind, rewards.dtype.kind} <= set("biuf"):
+            raise ValueError(
+                f"step {self._steps} of {self._envs} gave observations of type "
+                f"{observations.dtype} and rewards of type {rewards.dtype}; expected numbers."
+            )
         expected = (self.size, self.observation_size), (self.size,)
         if (observations.shape, rewards.shape) != expected:
             raise ValueError(
@@ -150,16 +191,24 @@ class FixedHorizonEnvs:
                 f"{observations.shape} and rewards of shape {rewards.shape}; expected "
                 f"{expected[0]} and {expected[1]}."
             )
-        # Copies, because environments may use their arrays again.
-        return observations.astype(np.float32), rewards.astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+            observations, rewards = (np.array(a, np.float32) for a in (observations, rewards))
+        for name, values in (("observations", observations), ("rewards", rewards)):
+            if not np.isfinite(values).all():
+                first = np.argwhere(~np.isfinite(values))[0, 0]
+                raise ValueError(
+                    f"{name} are not finite at step {self._steps}, first those of environment "
+                    f"{first} of {self.size}: {values[first]}; an environment that becomes "
+                    'unstable must say so in infos["unstable"] and give finite values from then on.'
+                )
+        return observations, rewards
 
     def _describe_nonfinite(self, actions, finite):
         bad = np.flatnonzero(~finite)
         return (
             f"actions for step {self._steps} are not finite in {len(bad)} of {self.size} "
             f"environments, first in environment {bad[0]}: {actions[bad[0]]}. The policy's "
-            "weights may have diverged (use a smaller inner learning rate), or the environment's "
-            "observations."
+            "weights have diverged; use smaller learning rates, or InnerLoop(clip=...)."
         )
 
 
@@ -167,7 +216,7 @@ def check_horizon(horizon: int | None) -> int:
     """Returns the horizon; raises ValueError unless it is a number of steps, at least one."""
     if isinstance(horizon, bool) or not isinstance(horizon, numbers.Integral) or horizon < 1:
         raise ValueError(
-            f"the horizon is {horizon}; expected a fixed one of at least one step: give "
+            f"the horizon is {horizon!r}; expected a fixed one of at least one step: give "
             "max_episode_steps, here or where the environment is registered."
         )
     return int(horizon)
@@ -179,9 +228,14 @@ def registered_horizon(environment: str, **env_kwargs) -> int:
     Raises:
         ValueError: for an unknown environment, or one without a horizon.
     """
+    if not isinstance(environment, str):
+        raise ValueError(
+            f"environment is a {type(environment).__name__}; expected the id of one that is "
+            'registered with Gymnasium, such as "mmaml_tf/PointMass-v0".'
+        )
     try:
         spec = gymnasium.spec(environment)
-    except gymnasium.error.Error as error:
+    except (gymnasium.error.Error, ImportError) as error:
         raise ValueError(
             f"unknown environment {environment!r}: {error} Importing mmaml_tf.rl registers "
             "this package's own; gymnasium.pprint_registry() prints all."

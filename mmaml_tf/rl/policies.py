@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from mmaml_tf.arguments import real_number, whole_number
 from mmaml_tf.networks import MLP
 
 
@@ -40,14 +41,15 @@ class GaussianPolicy(MLP):
         bias_transformation: int = 0,
         **kwargs,
     ):
+        actions = whole_number("actions", actions)
         super().__init__(hidden, actions, bias_transformation, None, seed, "tanh", **kwargs)
-        if not 0 < min_std <= initial_std:
+        self.initial_std = real_number("initial_std", initial_std, positive=True)
+        self.min_std = real_number("min_std", min_std, positive=True)
+        if min_std > initial_std:
             raise ValueError(
-                f"initial_std={initial_std}, min_std={min_std}: both must be positive, and the "
-                "first no less than the second."
+                f"initial_std={initial_std}, min_std={min_std}: the first must be no less than the "
+                "second."
             )
-        self.initial_std = initial_std
-        self.min_std = min_std
 
     def build(self, input_shape):
         """Creates the weights for observations `[..., O]`; see `MLP.build`."""
@@ -65,8 +67,9 @@ class GaussianPolicy(MLP):
 
     def standard_deviations(self, weights: Sequence):
         """Returns the standard deviations `[A]`, or `[T, A]` of adapted weights."""
-        index = [id(v) for v in self.trainable_variables].index(id(self.log_std))
-        return tf.exp(tf.maximum(weights[index], math.log(self.min_std)))
+        given = {id(v): w for v, w in zip(self.trainable_variables, weights, strict=True)}
+        log_std = given.get(id(self.log_std), self.log_std.value)  # its own where it is frozen
+        return tf.exp(tf.maximum(log_std, math.log(self.min_std)))
 
     def distribution(self, weights: Sequence, x, modulation: Sequence | None = None):
         """Returns the distribution of actions.

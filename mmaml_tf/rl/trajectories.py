@@ -4,10 +4,13 @@ Axes, besides those of `episodes`: R rollouts of a task, L time steps, O observa
 size.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+from mmaml_tf.checks import as_tensor
 
 
 class Trajectories(NamedTuple):
@@ -18,9 +21,9 @@ class Trajectories(NamedTuple):
         actions: `[T, R, L, A]`, the policy's own, before they are mapped to the environment's
             bounds.
         rewards: `[T, R, L]`.
-        mask: `[T, R, L]`, 1 while an environment was stable, 0 from then on. Steps with 0 take
-            part in no return, and rollouts that have some in no loss; a task encoder reads them
-            as zeros.
+        mask: `[T, R, L]`, 1 while an environment was stable, 0 from then on. A rollout that has
+            steps with 0 broke: it is no sample, and takes part in no return and no loss. A task
+            encoder reads these steps as zeros.
     """
 
     observations: Any
@@ -28,25 +31,60 @@ class Trajectories(NamedTuple):
     rewards: Any
     mask: Any
 
+    @property
+    def stable(self):
+        """Which rollouts were stable to their end, `[T, R]` boolean."""
+        return tf.reduce_min(self.mask, axis=-1) > 0
+
     def returns(self):
-        """Returns the undiscounted return of each rollout, `[T, R]`."""
-        return tf.reduce_sum(self.rewards * self.mask, axis=-1)
+        """Returns the undiscounted return of each rollout, `[T, R]`, NaN of those that broke."""
+        total = tf.reduce_sum(self.rewards, axis=-1)
+        return tf.where(self.stable, total, tf.constant(math.nan, total.dtype))
+
+    def task_returns(self):
+        """Returns each task's mean return over the rollouts that did not break, `[T]`.
+
+        It is NaN where all of them broke.
+        """
+        total = tf.where(self.stable, self.returns(), 0)
+        count = tf.reduce_sum(tf.cast(self.stable, total.dtype), axis=1)
+        return tf.reduce_sum(total, axis=1) / count
 
 
-def check_trajectories(trajectories: Trajectories, observation_size: int, action_size: int):
-    """Raises ValueError unless all parts are of the same T, R >= 1 and L >= 1 and these sizes."""
+def as_trajectories(data, observation_size: int, action_size: int) -> Trajectories:
+    """Returns `Trajectories` of tensors, all of the same T, R >= 1 and L >= 1.
+
+    Args:
+        data: `Trajectories`, or a tuple or dictionary of their fields.
+        observation_size: size O of an observation.
+        action_size: size A of an action.
+
+    Raises:
+        ValueError: for anything else, or other shapes.
+    """
+    names = Trajectories._fields
+    if isinstance(data, dict) and set(data) == set(names):
+        data = Trajectories(**data)
+    if type(data) in (tuple, list) and len(data) == len(names):
+        data = Trajectories(*data)
+    if not isinstance(data, Trajectories):
+        raise ValueError(
+            f"trajectories is a {type(data).__name__}; expected mmaml_tf.rl.Trajectories"
+            f"({', '.join(names)}), or a tuple or dictionary of these."
+        )
+    data = Trajectories(*(as_tensor(name, part, "") for name, part in data._asdict().items()))
     expected = {"observations": (observation_size,), "actions": (action_size,)}
-    leading = tf.TensorShape(trajectories.rewards.shape)
-    for name, part in trajectories._asdict().items():
-        shape = tf.TensorShape(part.shape)
+    leading = tf.TensorShape(data.rewards.shape)
+    for name, part in data._asdict().items():
         axes = leading.as_list() if leading.rank == 3 else [None] * 3
         wanted = tf.TensorShape([*axes, *expected.get(name, ())])
-        if not shape.is_compatible_with(wanted) or 0 in shape.as_list():
+        if not part.shape.is_compatible_with(wanted) or 0 in part.shape.as_list():
             letters = ", ".join(("T", "R", "L", *map(str, expected.get(name, ()))))
             raise ValueError(
-                f"{name} has shape {tuple(shape)}; expected [{letters}] (tasks, rollouts, steps) "
-                f"with at least one of each, as in rewards {tuple(leading)}."
+                f"{name} has shape {tuple(part.shape)}; expected [{letters}] (tasks, rollouts, "
+                f"steps) with at least one of each, as in rewards {tuple(leading)}."
             )
+    return data
 
 
 def check_values(trajectories: Trajectories):

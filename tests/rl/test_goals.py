@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mmaml_tf.rl.goals import SETTINGS, GoalModes, GoalTasks
+from mmaml_tf.rl.goal_modes import SETTINGS, GoalModes
+from mmaml_tf.rl.goals import GoalTasks
 
 # Centres as published, by environment and number of modes, in the order of the mode sets.
 R = 0.225

@@ -111,15 +111,29 @@ def test_deviations_of_tasks_are_those_of_all_their_steps():
     np.testing.assert_array_equal(normal(means, stds).stddev(), expected)
 
 
+def test_a_frozen_deviation_stays_as_it_is(policy):
+    policy.log_std.trainable = False
+    weights = per_task(policy)
+    expected = np.full((T, N, policies.ACTION), 1.5)
+    found = policy.distribution(weights, x()).stddev()
+    np.testing.assert_allclose(tf.broadcast_to(found, expected.shape), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"initial_std": 0.0}, "initial_std=0.0"),
+        ({"initial_std": np.inf}, "initial_std=inf"),
+        ({"initial_std": "1"}, "initial_std='1'"),
         ({"initial_std": 0.1, "min_std": 0.2}, "no less than the second"),
-        ({"min_std": -1.0}, "must be positive"),
+        ({"min_std": -1.0}, "expected a positive finite number"),
         ({"hidden": ()}, "at least one hidden layer"),
-        ({"hidden": (4, 0)}, "sizes must be positive"),
-        ({"actions": 0}, "sizes must be positive"),
+        ({"hidden": (4, 0)}, "hidden=0: expected a whole number of at least 1"),
+        ({"hidden": (4, 2.5)}, "hidden=2.5"),
+        ({"actions": 0}, "actions=0: expected a whole number of at least 1"),
+        ({"actions": True}, "actions=True"),
+        ({"seed": 0.5}, "seed=0.5"),
+        ({"bias_transformation": True}, "bias_transformation=True"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

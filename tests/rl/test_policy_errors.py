@@ -1,6 +1,7 @@
 """What learners of policies do about updates that are not finite, and what they refuse."""
 
 import factory
+import keras
 import numpy as np
 import policies
 import pytest
@@ -9,9 +10,9 @@ from policies import GOALS, dataset
 
 import mmaml_tf as mm
 from mmaml_tf import rl
+from mmaml_tf.rl.adaptation import Parameters
 from mmaml_tf.rl.evaluation import evaluate
 from mmaml_tf.rl.fixed_horizon import NonFiniteActionsError
-from mmaml_tf.rl.learners import Parameters
 from mmaml_tf.training import train
 
 
@@ -65,17 +66,52 @@ def make(**kwargs):
     return policies.learner("ProMP", **kwargs)
 
 
+def build(network):
+    make(network=network).build([(None, None, None, 3), (None, None, None, 2)])
+
+
+def regularised():
+    policy = policies.policy()
+    policy.build((None, 3))
+    policy.dense[0].kernel.regularizer = keras.regularizers.L2(0.1)
+    return policy
+
+
+class WithLoss(rl.GaussianPolicy):
+    """A policy that adds a loss, which no objective has."""
+
+    def functional_call(self, weights, x, modulation=None):
+        """Returns means."""
+        self.add_loss(tf.reduce_mean(x))
+        return super().functional_call(weights, x, modulation)
+
+
+class WithoutDistribution(rl.GaussianPolicy):
+    """A policy whose distribution is none."""
+
+    def distribution(self, weights, x, modulation=None):
+        """Returns means."""
+        return self.functional_call(weights, x, modulation)
+
+
 BAD_SETTINGS = [
     (lambda: make(clip=0.0), "clip=0.0"),
     (lambda: make(kl_penalty=-1.0), "kl_penalty=-1.0"),
     (lambda: make(epochs=0), "epochs=0"),
     (lambda: make(epochs=2.5), "epochs=2.5"),
-    (lambda: make(discount=1.1), "discount is 1.1"),
-    (lambda: make(gae_lambda=-0.1), "gae_lambda is -0.1"),
+    (lambda: make(discount=1.1), "discount=1.1: expected a number from 0 to 1"),
+    (lambda: make(gae_lambda=-0.1), "gae_lambda=-0.1"),
     (lambda: make(outer_clip=0.0), "outer_clip is 0.0"),
-    (lambda: make(steps=-1), "inner steps is -1"),
+    (lambda: make(steps=-1), "inner steps=-1"),
     (lambda: make(learning_rate=0.0), "inner learning_rate is 0.0"),
     (lambda: make(network=mm.networks.MLP((3,), 2)), "MLP, which gives no distribution"),
+    (lambda: make(kl_penalty=np.inf), "kl_penalty=inf"),
+    (lambda: make(epochs=True), "epochs=True"),
+    (lambda: make(discount="1"), "discount='1'"),
+    (lambda: build(policies.policy(dtype="float64")), "computes in float64 and the learner in"),
+    (lambda: build(regularised()), "have regularisers, but the network adds no losses"),
+    (lambda: build(WithLoss(2, (3,))), "a policy has no regularisers, losses of its own"),
+    (lambda: build(WithoutDistribution(2, (3,))), "WithoutDistribution.distribution gives"),
     (lambda: make(encoder=rl.TrajectoryEncoder()), "ProMP has no encoder"),
     (
         lambda: rl.MultimodalProMP(policies.policy(), None, "film", mm.InnerLoop(1)),
@@ -215,6 +251,24 @@ def test_goals_of_other_modes_are_not_trained_on():
         train(bank, tasks, iterations=1, log_every=1, batch=2, seed=0)
 
 
+@pytest.mark.parametrize("mode", [[0, 0, 7, 7], None, [0.0, 0.0, 1.0, 1.0]])
+def test_held_out_goals_of_modes_that_do_not_exist_are_refused(promp, mode):
+    held_out = policies.TASKS.held_out(2, seed=0)
+    mode = None if mode is None else np.array(mode)
+    changed = held_out._replace(goals=held_out.goals._replace(mode=mode))
+    with pytest.raises(ValueError, match="modes of held-out goals are"):
+        evaluate(promp, changed)
+
+
+def test_goals_of_modes_in_any_order_are_evaluated(promp):
+    held_out = policies.TASKS.held_out(2, seed=0)
+    mode = np.int32([1, 0, 1, 0])
+    changed = held_out._replace(goals=held_out.goals._replace(mode=mode))
+    kept = evaluate(promp, changed, examples_per_mode=1).examples
+    np.testing.assert_array_equal(kept.mode, [1, 0])
+    np.testing.assert_array_equal(kept.goals, held_out.goals.goal[:2])
+
+
 def test_goals_without_an_origin_are_evaluated():
     learner = policies.ready("ProMP")
     held_out = rl.GoalTasks("point_mass", policies.MODES).held_out(2, seed=0)
@@ -253,17 +307,17 @@ def test_parameters_of_other_tasks_are_refused(promp):
 
 @pytest.mark.parametrize("steps", [-1, 1.5, True])
 def test_bad_numbers_of_steps_are_refused(promp, steps):
-    with pytest.raises(ValueError, match="inner steps is"):
+    with pytest.raises(ValueError, match="inner steps="):
         next(promp.stages(GOALS, steps))
 
 
 def test_goals_that_are_none_are_refused(promp):
     numbers = tf.data.Dataset.from_tensors(tf.zeros([2, 2]))
-    with pytest.raises(ValueError, match=r"expected mmaml_tf.rl.Goals"):
+    with pytest.raises(ValueError, match=r"an element of x is .* expected mmaml_tf Goals\(goal"):
         promp.fit(numbers, verbose=0)
-    with pytest.raises(ValueError, match=r"of shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"goal: found shape \(2,\)"):
         promp.fit(dataset(goal=tf.zeros([2])), verbose=0)
-    with pytest.raises(ValueError, match=r"takes a tf.data.Dataset"):
+    with pytest.raises(ValueError, match=r"x is .* expected mmaml_tf Goals\(goal"):
         promp.fit(GOALS.goal, verbose=0)
 
 

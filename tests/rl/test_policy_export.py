@@ -147,8 +147,15 @@ def test_what_would_silently_be_wrong_is_refused_by_the_saved_model(exported):
     with pytest.raises(TypeError):
         model.adapt(*(part[:, :, :-1] for part in adapt), model.initial(tf.constant(2)))
     observations, actions, rewards = adapt
+    two = model.initial(tf.constant(2))
     with pytest.raises(tf.errors.InvalidArgumentError, match="rewards hold values that are not"):
-        model.adapt(observations, actions, rewards * np.nan, model.initial(tf.constant(2)))
+        model.adapt(observations, actions, rewards * np.nan, two)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="observations hold values that are"):
+        model.act(x * np.nan, noise, two)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="rewards are of no rollout"):
+        model.adapt(*(part[:, :0] for part in adapt), two)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at least one task"):
+        model.initial(tf.constant(0))
 
 
 def test_only_a_learner_with_weights_and_an_environment_is_exported(tmp_path):
@@ -161,6 +168,13 @@ def test_only_a_learner_with_weights_and_an_environment_is_exported(tmp_path):
         with pytest.raises(ValueError, match=message):
             learner.export(tmp_path / "model")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_learner_of_another_environment_is_not_exported(tmp_path):
+    made = policies.built("ProMP")
+    made.compile(rollouts=policies.Rollouts("mmaml_tf/PointMass-v0", 1), jit_compile=False)
+    with pytest.raises(ValueError, match=r"of sizes 3 and 2, those of .* of \(4, 2\)"):
+        made.export(tmp_path / "model")
 
 
 def run_python(code, *arguments, path=()):
@@ -270,4 +284,5 @@ def test_another_process_loads_keras_files(tmp_path):
         with np.load(tmp_path / f"{case}-outputs.npz") as found:
             expected = learner.adapt(given, initial).weights
             for a, b in zip(found.values(), expected, strict=True):
-                np.testing.assert_array_equal(a, b)
+                # The processes optimise graphs differently; see conftest.py.
+                np.testing.assert_array_max_ulp(a, b.numpy(), maxulp=8)

@@ -247,8 +247,10 @@ def test_members_are_joined_with_their_settings():
 
 
 def mean_return(trajectories, chosen=slice(None)):
-    rewards, mask = trajectories.rewards.numpy(), trajectories.mask.numpy()
-    return (rewards * mask).sum(axis=-1)[chosen].mean()
+    """The mean over tasks of the mean over those rollouts that did not break."""
+    rewards, mask = trajectories.rewards.numpy()[chosen], trajectories.mask.numpy()[chosen]
+    of_tasks = [r[m.all(axis=-1)].sum(axis=-1).mean() for r, m in zip(rewards, mask, strict=True)]
+    return np.mean(of_tasks)
 
 
 def test_fit_reports_returns_by_step_and_by_mode(record):
@@ -295,7 +297,7 @@ def test_keras_evaluates_without_training(record, recipe):
 
 def test_xla_and_eager_execution_train_alike(monkeypatch):
     monkeypatch.setattr("mmaml_tf.division._threads", lambda: 2)
-    monkeypatch.setattr("mmaml_tf.rl.learners._STEPS_AT_ONCE", 8)  # one task
+    monkeypatch.setattr("mmaml_tf.rl.policy_learner._STEPS_AT_ONCE", 8)  # one task
     trained = []
     for chosen in ({"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}):
         learner = policies.ready("MultimodalProMP")
@@ -311,7 +313,7 @@ def test_xla_and_eager_execution_train_alike(monkeypatch):
 @pytest.mark.parametrize(("steps", "groups"), [(17, 3), (8, 6), (1, 6), (1000, 1)])
 def test_a_core_works_on_few_steps_at_once(monkeypatch, steps, groups):
     learner = policies.ready("ProMP", rollouts=4, horizon=2)  # 8 steps a task
-    monkeypatch.setattr("mmaml_tf.rl.learners._STEPS_AT_ONCE", steps)
+    monkeypatch.setattr("mmaml_tf.rl.policy_learner._STEPS_AT_ONCE", steps)
     learner.compile("sgd", learner.rollouts, jit_compile=True, shards=2)
     assert learner._divide(12) == Division(2, groups)
     learner.compile("sgd", learner.rollouts, jit_compile=True, shards=2, tasks_at_once=6)
@@ -376,6 +378,43 @@ def test_an_unstable_rollout_is_no_sample(record, rollouts):
     else:  # it had no other
         assert np.isnan(first) and np.isnan(report.estimate().mean)
         assert "1 of 4 not finite" in str(report)
+
+
+def test_a_rollout_that_broke_is_no_sample_anywhere():
+    trajectories = policies.trajectories()  # the second rollout of the first task broke
+    rewards = trajectories.rewards.numpy()
+    broken = np.arange(12).reshape(3, 4) == 1
+    np.testing.assert_array_equal(~trajectories.stable.numpy(), broken)
+    returns = trajectories.returns().numpy()
+    np.testing.assert_array_equal(np.isnan(returns), broken)
+    np.testing.assert_allclose(returns[~broken], rewards.sum(axis=-1)[~broken], rtol=1e-5)
+    np.testing.assert_allclose(trajectories.task_returns(), np.nanmean(returns, axis=1), rtol=1e-5)
+    lost = rl.Trajectories(*(part[:1, 1:2] for part in trajectories))
+    assert np.isnan(lost.task_returns()).all()
+
+
+def test_training_leaves_out_tasks_all_of_whose_rollouts_broke():
+    learner = policies.ready("ProMP", rollouts=1, horizon=3, env_kwargs={"unstable_at": 2})
+    history = {k: v[0] for k, v in learner.fit(dataset(), verbose=0).history.items()}
+    assert history["unstable"] == 2  # that of the first task, before and after the inner step
+    assert np.isfinite([history["return_after_0"], history["return_after_1"]]).all()
+    first = np.flatnonzero(GOALS.mode == GOALS.mode[0])
+    alone = GOALS._replace(goal=GOALS.goal.numpy()[first[:1]], mode=GOALS.mode.numpy()[first[:1]])
+    measured = learner.evaluate(alone, verbose=0, return_dict=True)
+    assert measured.pop("unstable") == 2
+    assert np.isnan(list(measured.values())).all()
+
+
+def test_the_rollouts_that_are_kept_are_stable_ones(record):
+    faulty = {"unstable_at": 2}
+    for rollouts in (1, 4):
+        learner = policies.ready("ProMP", rollouts=rollouts, horizon=3, env_kwargs=faulty)
+        calls = record(learner)
+        kept = evaluate(learner, policies.TASKS, 1).examples.observations
+        second = calls[0][3].observations.numpy()[0, -1 if rollouts == 1 else 1]
+        expected = second * np.nan if rollouts == 1 else second
+        np.testing.assert_array_equal(kept[0, 0], expected)
+        np.testing.assert_array_equal(kept[0, 1], calls[0][3].observations.numpy()[1, 0])
 
 
 def test_goals_without_origin_get_other_rollouts_every_step(record):

@@ -1,4 +1,7 @@
+import concurrent.futures
+import copy
 import pathlib
+import pickle
 import re
 
 import drift
@@ -10,8 +13,9 @@ from tf_agents.trajectories import StepType
 
 import mmaml_tf
 from mmaml_tf.rl import GaussianPolicy
+from mmaml_tf.rl.driver import BatchedEnvironment
 from mmaml_tf.rl.fixed_horizon import FixedHorizonEnvs
-from mmaml_tf.rl.rollouts import BatchedEnvironment, Rollouts
+from mmaml_tf.rl.rollouts import Rollouts
 
 T, R, L = 3, 4, drift.HORIZON
 RANGE = 1.0
@@ -177,7 +181,7 @@ def test_graphs_and_environments_are_made_once(policy, monkeypatch):
 def test_no_other_module_imports_tf_agents():
     files = pathlib.Path(mmaml_tf.__file__).parent.rglob("*.py")
     importing = [f.name for f in files if re.search(r"(from|import) tf_agents", f.read_text())]
-    assert importing == ["rollouts.py"]
+    assert importing == ["driver.py"]
 
 
 def test_sizes_are_known_before_a_collection():
@@ -243,9 +247,17 @@ def test_point_mass(policy):
         ({"fault": "truncates", "at": L}, "step 6 .* 0 terminated and 11 truncated of 12"),
         ({"fault": "observation shape"}, r"observations of shape \(12, 3\)"),
         ({"fault": "reward shape"}, r"rewards of shape \(12, 1\)"),
-        ({"fault": "reward"}, "rewards are not finite, first those of environment 2 of 12 at st"),
-        ({"fault": "observation"}, "actions for step 4 are not finite in 1 of 12 .* environment 2"),
-        ({"fault": "observation", "at": L - 1}, "actions for step 5 are not finite"),
+        (
+            {"fault": "reward"},
+            "rewards are not finite at step 4, first those of environment 2 of 12",
+        ),
+        ({"fault": "observation"}, "observations are not finite at step 4, .* environment 2 of 12"),
+        ({"fault": "observation", "at": L}, "observations are not finite at step 6"),
+        ({"unheard_of": 1}, "12 environments Drift-v0 cannot be made with .*unheard_of"),
+        ({"fault": "raises"}, "step 4 of .* failed, with goals of 2 .* RuntimeError: boom"),
+        ({"fault": "unstable shape"}, r"infos\[\"unstable\"\] of .* has shape \(12, 1\)"),
+        ({"fault": "words"}, "rewards of type <U32; expected numbers"),
+        ({"action_space": gymnasium.spaces.Box(0, 5, (2,), np.int64)}, "a Box of floats"),
         ({"action_space": gymnasium.spaces.Discrete(2)}, "actions of .* expected a Box"),
         ({"action_space": gymnasium.spaces.Box(-1, np.inf, (2,))}, "expected finite bounds"),
         ({"action_space": gymnasium.spaces.Box(-1, 1, (2, 1))}, "expected a Box of one axis"),
@@ -279,8 +291,8 @@ def test_actions_that_are_not_finite_are_refused_before_anything_is_stepped(poli
 @pytest.mark.parametrize(
     ("goals", "message"),
     [
-        (GOALS[0], r"goals have shape \(2,\)"),
-        (GOALS[:0], r"goals have shape \(0, 2\)"),
+        (GOALS[0], r"goals: found shape \(2,\)"),
+        (GOALS[:0], r"goals: found shape \(0, 2\)"),
         (GOALS * np.nan, "finite"),
         (GOALS[:, :1], r"shape \(12, 1\)"),
         (GOALS[:2], r"observations \(2, 4, 4\) .* one for each task"),
@@ -323,6 +335,10 @@ def test_collecting_inside_a_graph_is_refused(rollouts, policy):
         ({"max_episode_steps": 0}, "horizon is 0"),
         ({"rollouts": 0}, "rollouts=0"),
         ({"rollouts": 2.5}, "rollouts=2.5"),
+        ({"rollouts": True}, "rollouts=True"),
+        ({"action_range": "10"}, "action_range='10'"),
+        ({"num_envs": 3}, "num_envs: the number of environments is"),
+        ({"environment": 5}, "environment is a int; expected the id"),
         ({"action_range": 0.0}, "action_range=0.0"),
         ({"action_range": np.inf}, "action_range=inf"),
         ({"max_episode_steps": 2.0}, "horizon is 2.0"),
@@ -340,3 +356,80 @@ def test_actions_of_a_wrong_shape_are_refused():
     envs.reset(GOALS[:2], seed=0)
     with pytest.raises(ValueError, match=r"actions have shape \(2, 3\); expected \(2, 2\)"):
         envs.step(np.zeros((2, 3), np.float32))
+
+
+def test_seeds_of_other_lengths_are_other_seeds(rollouts, policy):
+    made = [
+        numpy(rollouts.collect(policy, shared(policy), None, GOALS, seed))
+        for seed in ((0,), (0, 0), np.int64([0]))
+    ]
+    for a, b in zip(made[0][:2], made[1][:2], strict=True):
+        assert (a != b).all()
+    assert_identical(made[0], made[2])
+
+
+@pytest.mark.parametrize("seed", [(), 0, "0", (0.5,), (0, True), (2**70,)])
+def test_seeds_that_are_none_are_refused(rollouts, policy, seed):
+    with pytest.raises(ValueError, match=r"seed=.*whole number"):
+        rollouts.collect(policy, shared(policy), None, GOALS, seed)
+
+
+def test_threads_take_turns(rollouts, policy):
+    """Each collects for another number of tasks, so that the environments are made anew."""
+    weights = shared(policy)
+    seeds = [(number, tasks) for number in range(3) for tasks in (1, 3)]
+
+    def collect(seed):
+        return numpy(rollouts.collect(policy, weights, None, GOALS[: seed[1]], seed))
+
+    expected = [collect(seed) for seed in seeds]
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        for a, b in zip(expected, pool.map(collect, seeds), strict=True):
+            assert_identical(a, b)
+
+
+def test_copies_have_environments_of_their_own(rollouts, policy):
+    arguments = policy, shared(policy), None, GOALS, (0, 4)
+    expected = numpy(rollouts.collect(*arguments))
+    for copied in (copy.deepcopy(rollouts), pickle.loads(pickle.dumps(rollouts))):
+        assert copied._envs is None
+        assert_identical(expected, numpy(copied.collect(*arguments)))
+
+
+def test_environments_that_failed_are_made_anew(policy):
+    faulty = make(fault="raises")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="boom"):
+            faulty.collect(policy, shared(policy), None, GOALS, (0,))
+        assert faulty._envs is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda p: ("policy", []), "policy is a str; expected a mmaml_tf.rl.GaussianPolicy"),
+        (lambda p: (p, shared(p)[:-1]), "weights: found 6, expected one for each .* 7 trainable"),
+        (lambda p: (p, None), "weights: found NoneType"),
+        (lambda p: (GaussianPolicy(2), []), "a policy that is not built has none"),
+    ],
+)
+def test_policies_and_weights_that_are_none_are_refused(rollouts, policy, given, message):
+    with pytest.raises(ValueError, match=message):
+        rollouts.collect(*given(policy), None, GOALS, (0,))
+
+
+def test_a_policy_that_was_frozen_since_acts_by_what_it_is_now(rollouts):
+    """Two layers of equal shapes change places, and the graph must not be that of before."""
+    policy = GaussianPolicy(2, hidden=(4, 4, 4))
+    policy.build((None, 4))
+    for bias in (layer.bias for layer in policy.dense):
+        bias.assign(np.arange(bias.shape[0]))
+
+    def mean_action():
+        found = rollouts.collect(policy, [0 * w for w in shared(policy)], None, GOALS, (0, 5))
+        return found.actions.numpy()
+
+    policy.dense[3].trainable = False
+    before = mean_action()
+    policy.dense[3].trainable, policy.dense[2].trainable = True, False
+    assert not np.allclose(before, mean_action())

@@ -5,6 +5,8 @@ import promp_in_numpy
 import pytest
 import tensorflow as tf
 
+import mmaml_tf as mm
+from mmaml_tf import rl
 from mmaml_tf.rl import Trajectories, TrajectoryEncoder
 
 
@@ -115,7 +117,70 @@ def test_its_configuration_makes_the_same_encoder():
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("sizes", [{"units": 0}, {"window": 0}])
-def test_sizes_that_are_not_positive_are_refused(sizes):
-    with pytest.raises(ValueError, match="is 0"):
+@pytest.mark.parametrize(
+    "sizes", [{"units": 0}, {"window": 0}, {"units": 2.5}, {"window": True}, {"seed": 0.5}]
+)
+def test_sizes_that_are_no_whole_positive_numbers_are_refused(sizes):
+    ((name, value),) = sizes.items()
+    with pytest.raises(ValueError, match=f"{name}={value}: expected a whole number"):
         TrajectoryEncoder(**sizes)
+
+
+class Summary(keras.layers.Layer):
+    """An encoder of one's own: the mean observation, through a dense layer."""
+
+    def __init__(self, layer=None, rank=2, **kwargs):
+        super().__init__(**kwargs)
+        self.dense, self.rank = layer or keras.layers.Dense(4), rank
+
+    def call(self, trajectories, training=False):
+        mean = tf.reduce_mean(trajectories.observations, axis=(1, 2))
+        z = self.dense(mean, training=training)
+        return z if self.rank == 2 else z[:, None]
+
+
+class Pair(keras.layers.Layer):
+    """An encoder of support sets."""
+
+    def call(self, support_x, support_y):
+        return support_x
+
+
+def with_encoder(encoder):
+    inner_loop = mm.InnerLoop(1, 0.3)
+    return rl.MultimodalProMP(policies.policy(), encoder, "film", inner_loop, modes=policies.MODES)
+
+
+def test_an_encoder_of_one_s_own_modulates_and_is_exported(tmp_path):
+    made = with_encoder(Summary())
+    rollouts = policies.Rollouts("Bandit-v0", 2, max_episode_steps=2)
+    made.compile(keras.optimizers.SGD(0.1), rollouts, jit_compile=False)
+    made.build_for(policies.GOALS)
+    made.export(tmp_path / "model")
+    stages = list(made.stages(policies.GOALS))
+    model = tf.saved_model.load(tmp_path / "model")
+    adapted = model.adapt(*stages[0].trajectories[:3], model.initial(tf.constant(4)))
+    np.testing.assert_allclose(
+        adapted["scale_0"], stages[1].parameters.modulation[0][0], rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        (lambda: Summary(rank=3), r"gives embeddings of shape \(1, 1, 4\)"),
+        (lambda: Summary(keras.layers.BatchNormalization()), "changes .* in training"),
+        (lambda: Summary(keras.layers.Dropout(0.5)), "changes .* in training"),
+        (Pair, "cannot read these rollouts; it takes mmaml_tf.rl.Trajectories"),
+        (lambda: Summary(keras.layers.Dense(4, dtype="float64")), "the learner is float32, and no"),
+    ],
+)
+def test_encoders_that_do_not_fit_are_refused(encoder, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        with_encoder(encoder()).build([(None, None, None, 3), (None, None, None, 2)])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_encoder_without_any_step_would_be_ignored():
+    with pytest.raises(ValueError, match="inner steps is 0"):
+        policies.learner("MultimodalProMP", steps=0)

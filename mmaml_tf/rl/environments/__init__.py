@@ -2,7 +2,7 @@
 
 import gymnasium
 
-from mmaml_tf.rl.goals import SETTINGS
+from mmaml_tf.rl.goal_modes import SETTINGS
 
 # Each environment's class, but for its ending, and its horizon.
 _ENVIRONMENTS = {

@@ -11,7 +11,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 
 from mmaml_tf.rl.environments.world import World
-from mmaml_tf.rl.goals import GoalModes
+from mmaml_tf.rl.goal_modes import GoalModes
 
 
 class GoalEnv(gymnasium.Env):

@@ -1,0 +1,261 @@
+"""Learners of policies by ProMP's objective."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mmaml_tf import division
+from mmaml_tf.arguments import real_number, whole_number
+from mmaml_tf.export import export_path
+from mmaml_tf.inner_loop import InnerLoop
+from mmaml_tf.meta_learner import Mean
+from mmaml_tf.rl import promp
+from mmaml_tf.rl.adaptation import AdaptivePolicy, check_rollouts
+from mmaml_tf.rl.export import write_policy
+from mmaml_tf.rl.fixed_horizon import NonFiniteActionsError
+from mmaml_tf.rl.goals import Goals
+from mmaml_tf.rl.trajectories import Trajectories
+
+# Steps of rollouts that one CPU core works on at once: their activations, and not the weights, are
+# what is to fit its caches. With one or two tasks of 2,000 steps at once an epoch on the point mass
+# takes less than half the time that it takes with all 20 of a core.
+_STEPS_AT_ONCE = 4000
+
+
+class PolicyLearner(AdaptivePolicy):
+    """Learns a policy from which few policy gradients suffice, by ProMP's objective.
+
+    An outer step samples each task's rollouts before and after every inner step and then takes
+    `epochs` optimizer steps on them: the clipped objective of the rollouts after the last inner
+    step, differentiated through the inner steps, and a penalty on the divergence of the policies
+    before it from those that acted.
+
+    Args:
+        network: see `AdaptivePolicy`.
+        inner_loop: see `AdaptivePolicy`.
+        encoder: see `AdaptivePolicy`.
+        modulation: see `AdaptivePolicy`.
+        clip: how far from 1 a likelihood ratio counts in the outer objective.
+        kl_penalty: weight of the divergence.
+        epochs: optimizer steps on the rollouts of an outer step.
+        **kwargs: see `AdaptivePolicy`.
+
+    Raises:
+        ValueError: for numbers out of range, or parts that do not fit together.
+    """
+
+    measured_by_mode = "return"
+
+    def __init__(
+        self,
+        network,
+        inner_loop: InnerLoop,
+        encoder=None,
+        modulation=None,
+        *,
+        clip: float = 0.1,
+        kl_penalty: float = 5e-4,
+        epochs: int = 5,
+        **kwargs,
+    ):
+        super().__init__(network, inner_loop, encoder, modulation, **kwargs)
+        self.epochs = whole_number("epochs", epochs)
+        self.clip = real_number("clip", clip, positive=True)
+        self.kl_penalty = real_number("kl_penalty", kl_penalty)
+        self.returns = [Mean(name=f"return_after_{step}") for step in range(inner_loop.steps + 1)]
+        self.kl = Mean(name="kl")
+        self.unstable = keras.metrics.Sum(name="unstable")
+        #: batches of goals without an origin that were trained on
+        self.batches = self.add_weight(
+            shape=(), dtype="int64", initializer="zeros", trainable=False, name="batches"
+        )
+
+    def renew_graphs(self):
+        """See `TaskModel.renew_graphs`."""
+        super().renew_graphs()
+        self._optimise = self.outer_step
+        if not self.run_eagerly:
+            self._optimise = tf.function(self.outer_step, autograph=False)
+
+    # -- training and evaluation by Keras ---------------------------------------------------------
+
+    def compile(self, optimizer="adam", rollouts=None, **kwargs):
+        """Configures training; see `MetaLearner.compile`.
+
+        Args:
+            optimizer: a Keras optimizer or its name.
+            rollouts: a `rollouts.Rollouts`, the environment to act in.
+            **kwargs: see `MetaLearner.compile`.
+
+        Raises:
+            ValueError: for something else than rollouts, a loss or metrics, which a policy has
+                already, or several steps per execution; see also `MetaLearner.compile`.
+        """
+        if kwargs.get("steps_per_execution", 1) not in (1, None):
+            raise ValueError(
+                f"steps_per_execution={kwargs['steps_per_execution']}: acting in environments "
+                "lies between outer steps, so that they cannot be joined in a graph; leave it out."
+            )
+        for name in ("loss", "metrics"):
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    f"compile got {name}, but a policy is trained by ProMP's objective and "
+                    "measured by its returns; leave it out."
+                )
+        if rollouts is not None:
+            check_rollouts(rollouts)
+        super().compile(optimizer, **kwargs)
+        self.rollouts = rollouts
+
+    def get_compile_config(self):
+        """Returns None: the environment is not stored, so a loaded learner is to be compiled."""
+
+    def make_train_function(self, force=False):
+        """Makes what `fit` calls; acting is Python, the rest of a step is compiled by itself."""
+        if self.train_function is None or force:
+            self.train_function = lambda iterator: self.train_step(next(iterator))
+
+    def make_test_function(self, force=False):
+        """Makes what `evaluate` calls; see `make_train_function`."""
+        if self.test_function is None or force:
+            self.test_function = lambda iterator: self.test_step(next(iterator))
+
+    def train_step(self, goals: Goals):
+        """Samples, adapts and takes the outer steps of a batch of tasks; called by `fit`."""
+        goals = self.read_goals(goals)
+        if goals.origin is None:
+            # Goals of one's own: every step has other rollouts, after a skipped one too.
+            goals = goals._replace(origin=[0, int(self.batches)])
+            self.batches.assign_add(1)
+        try:
+            stages = list(self.stages(goals))
+        except NonFiniteActionsError as error:
+            self._refuse_update(goals, error.finite)
+            return self.get_metrics_result()
+        self._update_returns(stages, goals.mode)
+        # The encoder reads the rollouts before any inner step.
+        read = stages[0].trajectories if self.encoder is not None else [None] * 4
+        experiences = [part for stage in stages for part in stage.experience]
+        weights = self.task_weights(len(goals.goal), goals.mode)
+        origin = tf.constant(goals.origin[:2], tf.int64)
+        for _ in range(self.epochs):
+            metrics = self._optimise([*read, *experiences, goals.mode], weights, goals.mode, origin)
+        return metrics
+
+    def _divide(self, tasks):
+        """See `MetaLearner.outer_step`; by default as many tasks at once as have few steps."""
+        by_weights = super()._divide(tasks)
+        by_default = self._division["tasks_at_once"] == "auto"
+        if not self.xla or not by_default or self.rollouts is None or division.on_gpu():
+            return by_weights
+        steps = self.rollouts.rollouts * self.rollouts.horizon
+        chosen = self._division | {"tasks_at_once": max(1, _STEPS_AT_ONCE // steps)}
+        by_steps = division.Division.of(tasks, 0, **chosen)
+        return max(by_weights, by_steps, key=lambda parts: parts.groups)
+
+    def _refuse_update(self, goals, finite):
+        """Tells the guard of policies that diverged before there was a loss.
+
+        Here it may stop training with the error of the environments as the cause.
+        """
+        of_tasks = tf.constant(np.reshape(finite, [len(goals.goal), -1]).all(axis=1))
+        whole = [(True, True)] * len(self.guarded)
+        self.guard.allow(False, whole, True, of_tasks, goals.mode, goals.origin[:2])
+        self.guard.check(self.modes)
+
+    def test_step(self, goals: Goals):
+        """Samples and adapts; called by `evaluate`. Returns what does not need an outer step."""
+        goals = self.read_goals(goals)
+        if goals.origin is None:
+            # The batches of an evaluation differ from each other, and from those of training.
+            goals = goals._replace(origin=[0, -1 - int(self.returns[0].count)])
+        self._update_returns(list(self.stages(goals)), goals.mode)
+        return {
+            name: value
+            for name, value in self.get_metrics_result().items()
+            if name not in ("loss", "kl")
+        }
+
+    def _update_returns(self, stages, mode):
+        """Updates the means over tasks; a task all of whose rollouts broke is no sample."""
+        for stage, metric in zip(stages, self.returns, strict=True):
+            stable = stage.trajectories.stable
+            keep = tf.reduce_any(stable, axis=1)
+            mean = tf.where(keep, stage.trajectories.task_returns(), 0)
+            metric.update_state(mean, sample_weight=tf.cast(keep, mean.dtype))
+            self.unstable.update_state(tf.cast(~stable, mean.dtype))
+        self._update_by_mode(mean, mode, keep)
+
+    def modulate_batch(self, batch):
+        """See `MetaLearner.modulate_batch`."""
+        return self.modulate(Trajectories(*batch[:4]))
+
+    def outer_losses(self, batch, affine):
+        """Returns ProMP's objective `[t]` (Rothfuss et al. 2019, eq. 10), divergence, no state."""
+        size = len(promp.Experience._fields)
+        parts, mode = batch[4:-1], batch[-1]
+        experiences = [promp.Experience(*parts[i : i + size]) for i in range(0, len(parts), size)]
+        divergences = []
+
+        def policy(weights, step):
+            modulation = affine if step else None
+            return self.network.distribution(weights, experiences[step].observations, modulation)
+
+        def inner_loss(weights, step):
+            acting = policy(weights, step)
+            divergences.append(promp.divergence(acting, experiences[step]))
+            return promp.adaptation_loss(acting, experiences[step])
+
+        tasks = experiences[0].mask.shape[0] or tf.shape(experiences[0].mask)[0]
+        steps = len(experiences) - 1
+        initial = self.initial_weights(tasks, mode)
+        path = self.inner_loop(inner_loss, initial, steps, self._adapted())
+        losses = promp.clipped_loss(policy(path[-1], steps), experiences[-1], self.clip)
+        divergence = tf.add_n(divergences) / steps if steps else tf.zeros_like(losses)
+        return losses + self.kl_penalty * divergence, divergence, []
+
+    def update_metrics(self, outputs, losses, mode, targets):
+        """See `MetaLearner.update_metrics`; outputs are divergences."""
+        del mode, targets
+        finite = self._update_loss(losses)
+        self.kl.update_state(tf.where(finite, outputs, 0.0))
+        return self.get_metrics_result()
+
+    def __call__(self, *args, **kwargs):
+        """Raises ValueError: see `predict`."""
+        self.predict()
+
+    def predict(self, x=None, *args, **kwargs):
+        """Raises ValueError: a policy acts, step by step."""
+        raise ValueError(
+            "a policy predicts nothing by itself; adapt it with learner.stages(goals), measure it "
+            "with mmaml_tf.rl.evaluate, or export it and call act."
+        )
+
+    def predict_on_batch(self, x=None):
+        """Raises ValueError: see `predict`."""
+        self.predict(x)
+
+    def export(self, filepath=None, format="tf_saved_model", verbose=None, path=None, **kwargs):
+        """Writes a SavedModel that adapts and acts; see `rl.export.write_policy`.
+
+        Args:
+            filepath: directory to write to.
+            format: "tf_saved_model".
+            verbose: whether to say where the model was written; by default not.
+            path: another name of `filepath`.
+            **kwargs: refused; the signature is the learner's own.
+        """
+        write_policy(self, export_path(filepath, format, path, kwargs))
+        if verbose:
+            print(f"Saved a SavedModel at {filepath or path}.")
+
+    # -- serialisation ----------------------------------------------------------------------------
+
+    def get_config(self):
+        """Returns the constructor arguments."""
+        return super().get_config() | {
+            "clip": self.clip,
+            "kl_penalty": self.kl_penalty,
+            "epochs": self.epochs,
+        }
