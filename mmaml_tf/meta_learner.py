@@ -87,6 +87,8 @@ class MetaLearner(OuterStep):
         self.modulation = None if modulation is None else modulation_lib.get(modulation)
         self.outer_clip = None if outer_clip is None else positive_number("outer_clip", outer_clip)
         self.on_nonfinite = on_nonfinite
+        if not np.iterable(modes):
+            raise ValueError(f"modes={modes!r}: expected different names.")
         self.modes = (modes,) if isinstance(modes, str) else tuple(modes)
         if not all(isinstance(m, str) for m in self.modes) or len(set(modes)) < len(self.modes):
             raise ValueError(f"modes={modes!r}: expected different names.")

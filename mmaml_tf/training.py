@@ -73,6 +73,18 @@ def train(
         CheckpointMismatchError: when the checkpoints belong to another configuration.
         NonFiniteError: see `Learner.fit`.
     """
+    if not hasattr(tasks, "dataset") or not hasattr(tasks, "sample"):
+        raise ValueError(
+            f"tasks is a {type(tasks).__name__}; expected a task distribution, such as FunctionTasks "
+            "or ArrayTasks. On a dataset of batches there is learner.fit."
+        )
+    if checkpoints is not None and not isinstance(checkpoints, Checkpoints):
+        raise ValueError(
+            f"checkpoints is a {type(checkpoints).__name__}; expected a mmaml_tf.checkpoint."
+            "Checkpoints(directory, config)."
+        )
+    if isinstance(callbacks, keras.callbacks.Callback):
+        callbacks = [callbacks]
     iterations, batch = whole_number("iterations", iterations), whole_number("batch", batch)
     log_every = whole_number("log_every", log_every)
     checkpoint_every = whole_number("checkpoint_every", checkpoint_every)
@@ -117,9 +129,7 @@ def train(
     if step < iterations:
         _fit(learner, tasks, batch, seed, step, recorder, callbacks)
     # In the order in which they were selected, which files keep.
-    for variable, value in zip(
-        learner.trainable_variables, recorder.selected.values(), strict=False
-    ):
+    for variable, value in zip(_selectable(learner), recorder.selected.values(), strict=False):
         variable.assign(value)
     return history
 
@@ -132,9 +142,14 @@ def _fit(learner, tasks, batch, seed, step, recorder, callbacks):
             epochs=recorder.iterations // log_every,
             initial_epoch=step // log_every,
             steps_per_epoch=log_every,
-            callbacks=[recorder, *callbacks],
+            callbacks=[recorder, *(callbacks or ())],
             verbose=0,
         )
+
+
+def _selectable(learner):
+    """Returns what belongs to the weights of one step: they, and moving averages."""
+    return [*learner.trainable_variables, *learner.state]
 
 
 # Names of the selected weights in a checkpoint begin with this.
@@ -186,6 +201,11 @@ class _Recorder(keras.callbacks.Callback):
 
     def _validate(self, row):
         measured = self.validation.measure(self.model)
+        if not isinstance(measured, dict) or "score" not in measured:
+            raise ValueError(
+                f"the validation's measure returned {measured!r}; expected numbers by name, of "
+                'which "score" is to be large.'
+            )
         row |= {f"validation_{name}": float(value) for name, value in measured.items()}
         before = [r["validation_score"] for r in self.history if "validation_score" in r]
         # A score that is no number is worse than any, and none is better than an earlier equal.
@@ -193,7 +213,7 @@ class _Recorder(keras.callbacks.Callback):
         if row["validation_score"] > best:
             self.selected = {
                 f"{_SELECTED}{i:03d}": v.numpy().copy()
-                for i, v in enumerate(self.model.trainable_variables)
+                for i, v in enumerate(_selectable(self.model))
             }
 
 

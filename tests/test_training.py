@@ -384,6 +384,28 @@ def test_the_weights_of_the_highest_score_are_selected():
         assert np.any(expected != last)
 
 
+def test_a_score_that_is_no_number_never_wins():
+    measure, seen = scores(np.nan, 0.1, np.nan, -1.0)
+    learner, _ = run(None, 20, validation=Validation(measure, 5))
+    for found, expected in zip(learner.trainable_variables, seen[1], strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"tasks": TASKS.dataset(4, 0)}, "expected a task distribution"),
+        ({"checkpoints": "folder"}, "checkpoints is a str"),
+        ({"validation": Validation(lambda learner: 0.5, 5)}, "returned 0.5; expected numbers"),
+        ({"validation": Validation(lambda learner: {"loss": 1}, 5)}, "returned .*; expected"),
+        ({"iterations": 10.0}, "iterations=10.0: expected a whole number"),
+    ],
+)
+def test_what_training_cannot_use_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        run(**{"iterations": 10} | given)
+
+
 def test_a_resumed_run_selects_what_the_uninterrupted_one_does(tmp_path):
     learner, history = run(tmp_path / "a", 20, validation=Validation(scores(3, 4, 1, 2)[0], 5))
     whole = states.arrays_of(learner)

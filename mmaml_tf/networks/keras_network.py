@@ -65,6 +65,8 @@ class KerasNetwork(TaskNetwork):
         statistics: str = "query",
         **kwargs,
     ):
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"model is a {type(model).__name__}; expected a built keras.Model.")
         kwargs.setdefault("dtype", model.dtype_policy)
         super().__init__(**kwargs)
         if not model.built:
