@@ -1,16 +1,21 @@
 """Multimodal model-agnostic meta-learning for Keras and TensorFlow."""
 
+import os
 import sys
 
 # `python -m mmaml_tf` imports this file before its command, which imports what it needs itself:
 # its help comes without TensorFlow.
 if not (sys.argv[:1] == ["-m"] and "-m mmaml_tf" in " ".join(sys.orig_argv)):
-    import keras
+    # Keras may not find another backend's packages, so its own variable is looked at first.
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend == "tensorflow":
+        import keras
 
-    if keras.backend.backend() != "tensorflow":
+        backend = keras.backend.backend()
+    if backend != "tensorflow":
         raise ImportError(
-            f"mmaml_tf needs Keras on TensorFlow, and its backend is {keras.backend.backend()!r}; "
-            "set KERAS_BACKEND=tensorflow before Keras is imported."
+            f"mmaml_tf needs Keras on TensorFlow, and its backend is {backend!r}; set "
+            "KERAS_BACKEND=tensorflow before Keras is imported."
         )
 
     from mmaml_tf import encoders, modulation, networks, tasks

@@ -111,3 +111,8 @@ def as_value_errors():
         raise ValueError(
             f"these data do not fit the learner, or a layer cannot run here: {found}"
         ) from error
+    except NotImplementedError as error:
+        raise ValueError(
+            "a loss, a metric or a layer cannot be part of a graph; use keras.ops or tf in place "
+            f"of NumPy. TensorFlow says: {str(error).splitlines()[0]}"
+        ) from error

@@ -16,7 +16,7 @@ class Episodes(NamedTuple):
         support_x: `[T, K, ...]` inputs the learner adapts on.
         support_y: `[T, K, ...]` their targets.
         query_x: `[T, Q, ...]` inputs the learner is judged on.
-        query_y: `[T, Q, ...]` their targets.
+        query_y: `[T, Q, ...]` their targets, or None where there is only to predict.
         mode: `[T]` integer index of each task's mode, or None where it is not known.
         origin: `[2]` integers (seed, step) the batch was drawn from, or None. They name the
             batch in error messages, so that it can be drawn again.
@@ -25,7 +25,7 @@ class Episodes(NamedTuple):
     support_x: Any
     support_y: Any
     query_x: Any
-    query_y: Any
+    query_y: Any = None
     mode: Any = None
     origin: Any = None
 
@@ -44,8 +44,11 @@ def check_support(support_x, support_y) -> None:
                 f"{name} has shape {tuple(shape)}; expected [T, K, ...] (tasks, support points, "
                 "features). A single task needs a leading axis of size 1."
             )
-        if shape[1] == 0:
-            raise ValueError(f"{name} has shape {tuple(shape)}: a task needs at least one point.")
+        if 0 in shape[:2].as_list():
+            raise ValueError(
+                f"{name} has shape {tuple(shape)}: there must be at least one task, and a task "
+                "needs at least one point."
+            )
     _check_equal_axes("support_x", support_x, "support_y", support_y, axes=(0, 1))
 
 
@@ -57,6 +60,8 @@ def check_query(support_x, query_x) -> None:
             f"query_x has shape {tuple(query)}; expected rank {support.rank} like support_x "
             f"{tuple(support)}: [T, Q, ...] (tasks, query points, features)."
         )
+    if query[1] == 0:
+        raise ValueError(f"query_x has shape {tuple(query)}: there must be at least one query.")
     _check_equal_axes("support_x", support_x, "query_x", query_x, axes=(0, *range(2, query.rank)))
 
 
@@ -69,7 +74,15 @@ def check_episodes(episodes: Episodes) -> None:
         )
     check_support(episodes.support_x, episodes.support_y)
     check_query(episodes.support_x, episodes.query_x)
-    _check_equal_axes("query_x", episodes.query_x, "query_y", episodes.query_y, axes=(0, 1))
+    if episodes.query_y is not None:
+        _check_equal_axes("query_x", episodes.query_x, "query_y", episodes.query_y, axes=(0, 1))
+    tasks = tf.TensorShape(episodes.support_x.shape)[0]
+    for name, part, shape in (("mode", episodes.mode, [tasks]), ("origin", episodes.origin, [2])):
+        if part is not None and not tf.TensorShape(part.shape).is_compatible_with(shape):
+            raise ValueError(
+                f"{name} has shape {tuple(part.shape)}; expected "
+                + ("one index for each of the tasks [T]." if name == "mode" else "(seed, step).")
+            )
 
 
 def as_mode(mode):

@@ -49,6 +49,9 @@ class TaskModel(keras.Model):
         """Forgets the graphs that were traced."""
         self.train_function = self.test_function = self.predict_function = None
 
+    def require_targets(self, batch) -> None:
+        """Raises ValueError for a batch, or specs, that cannot be trained or measured on."""
+
     # -- data -----------------------------------------------------------------------------------
 
     def as_batch(self, data, what: str = "the batch"):
@@ -193,8 +196,11 @@ class TaskModel(keras.Model):
             kwargs["validation_data"] = self._as_dataset(
                 validation_data, "validation_data", steps, "validation_steps"
             )
+        self.require_targets(data.element_spec)
         self._ready_to_train(data.element_spec)
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
+        if wrong := [c for c in callbacks if not isinstance(c, keras.callbacks.Callback)]:
+            raise ValueError(f"callbacks has {wrong[0]!r}; expected keras.callbacks.Callback.")
         callbacks = [StopOnNonFinite(), *callbacks]
         with as_value_errors():
             history = super().fit(
@@ -220,6 +226,7 @@ class TaskModel(keras.Model):
         _refuse("evaluate", y=y, batch_size=batch_size, sample_weight=sample_weight)
         _check_counts(kwargs, "steps")
         data = self._as_dataset(x, "x", kwargs.get("steps"), "steps")
+        self.require_targets(data.element_spec)
         self._ready(data.element_spec)
         with as_value_errors():
             return super().evaluate(data, **kwargs)
@@ -249,6 +256,7 @@ class TaskModel(keras.Model):
         """Takes one outer step on a batch of tasks; see `keras.Model.train_on_batch`."""
         _refuse("train_on_batch", y=y, sample_weight=sample_weight, class_weight=class_weight)
         batch = self.as_batch(x)
+        self.require_targets(batch)
         self._ready_to_train(batch)
         with as_value_errors():
             logs = super().train_on_batch(batch, return_dict=return_dict)
@@ -259,6 +267,7 @@ class TaskModel(keras.Model):
         """Returns loss and metrics on a batch of tasks; see `keras.Model.test_on_batch`."""
         _refuse("test_on_batch", y=y, sample_weight=sample_weight)
         batch = self.as_batch(x)
+        self.require_targets(batch)
         self._ready(batch)
         with as_value_errors():
             return super().test_on_batch(batch, return_dict=return_dict)
@@ -277,7 +286,12 @@ def _as_part(name, part):
             f"{name} is ragged or sparse; all tasks of a batch need as many points as each other. "
             "Draw batches with mmaml_tf.tasks.ArrayTasks, or batch tasks of one size."
         )
-    return part if part is None or isinstance(part, tf.TypeSpec) else as_tensor(name, part)
+    if isinstance(part, tf.TypeSpec):
+        return None if part.value_type is type(None) else part
+    if part is None:
+        return None
+    whole = name in ("mode", "origin")
+    return as_tensor(name, part, *([" Give whole numbers, such as indices."] if whole else []))
 
 
 def _check_counts(given, *names):

@@ -15,7 +15,7 @@ import tensorflow as tf
 from mmaml_tf import modulation as modulation_lib
 from mmaml_tf.arguments import flag
 from mmaml_tf.bank import Bank
-from mmaml_tf.checks import as_tensor, as_value_errors, assert_values
+from mmaml_tf.checks import as_tensor, as_value_errors, assert_index, assert_values
 from mmaml_tf.episodes import (
     Episodes,
     as_mode,
@@ -47,7 +47,7 @@ class Learner(MetaLearner):
     """
 
     batch_type = Episodes
-    batch_fields = 4
+    batch_fields = 3
     settings = (*MetaLearner.settings, "fewer_ways")
 
     def __init__(
@@ -142,6 +142,14 @@ class Learner(MetaLearner):
             self.build((tuple(episodes.support_x.shape), tuple(episodes.support_y.shape)))
         self._check_points(episodes.support_x, episodes.support_y)
         self._check_counts(episodes.support_x.shape[1], episodes.query_x.shape[1], training=True)
+
+    def require_targets(self, batch):
+        """See `TaskModel.require_targets`."""
+        if self.as_batch(batch).query_y is None:
+            raise ValueError(
+                "training and evaluation need query_y, the targets of the queries; without them "
+                "there is predict."
+            )
 
     def _check_points(self, support_x, support_y):
         """Refuses points of other shapes than those that the learner was built for."""
@@ -311,9 +319,14 @@ class Learner(MetaLearner):
     def _checked(self, episodes):
         """Returns episodes in the types the learner takes, asserting their values in the graph."""
         inputs = self.as_inputs(episodes)
-        with tf.control_dependencies(self.assert_data(*inputs, origin=episodes.origin)):
-            inputs = [tf.identity(part) for part in inputs]
-        return Episodes(*inputs, as_mode(episodes.mode), episodes.origin)
+        mode, checks = as_mode(episodes.mode), self.assert_data(*inputs, origin=episodes.origin)
+        if mode is not None and self.modes:
+            checks += assert_index(
+                mode, len(self.modes), f"mode must be the index of one of {self.modes}."
+            )
+        with tf.control_dependencies(checks):
+            inputs = [None if part is None else tf.identity(part) for part in inputs]
+        return Episodes(*inputs, mode, episodes.origin)
 
     def assert_data(self, support_x, support_y, query_x=None, query_y=None, origin=None) -> list:
         """Returns assertions that inputs and targets are finite and class labels exist.
@@ -541,6 +554,14 @@ class Predictor:
             assert_values("query_x", query_x)
             predictions = learner._predict_graph(
                 self.weights, self._affine, self._support, query_x, self._snapshot
+            )
+        finite = tf.reduce_all(tf.math.is_finite(predictions), range(1, predictions.shape.rank))
+        if not tf.reduce_all(finite):
+            task = int(tf.argmin(tf.cast(finite, tf.int8)))
+            raise ValueError(
+                f"predictions of task {task} are not finite: its inner loop diverged, or its "
+                f"inputs are too large for {learner.network.compute_dtype}. Scale the inputs, "
+                "lower the inner learning rate, or set InnerLoop(clip=...)."
             )
         return predictions[0] if self._single else predictions
 

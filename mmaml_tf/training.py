@@ -75,8 +75,8 @@ def train(
     """
     if not hasattr(tasks, "dataset") or not hasattr(tasks, "sample"):
         raise ValueError(
-            f"tasks is a {type(tasks).__name__}; expected a task distribution, such as FunctionTasks "
-            "or ArrayTasks. On a dataset of batches there is learner.fit."
+            f"tasks is a {type(tasks).__name__}; expected a task distribution, such as "
+            "FunctionTasks or ArrayTasks. On a dataset of batches there is learner.fit."
         )
     if checkpoints is not None and not isinstance(checkpoints, Checkpoints):
         raise ValueError(

@@ -57,6 +57,8 @@ def test_predict_adapts_to_each_task():
     for found in (made.predict(BATCH, verbose=0), made.predict_on_batch(BATCH), made(BATCH)):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(made.predict(twice, verbose=0)[4:], expected, rtol=1e-5, atol=1e-6)
+    for form in (BATCH._replace(query_y=None), tuple(BATCH[:3])):
+        np.testing.assert_allclose(made.predict_on_batch(form), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_methods_for_one_batch_are_steps_of_fit():
@@ -104,6 +106,25 @@ WRONG = {
     "lists of other lengths": (
         lambda m: m.adapt([[[1.0]], [[1.0], [2.0]]], BATCH[1]),
         "ArrayTasks",
+    ),
+    "no targets": (lambda m: m.fit(BATCH._replace(query_y=None)), "need query_y"),
+    "no targets to measure": (lambda m: m.evaluate(tuple(BATCH[:3])), "need query_y"),
+    "no task": (lambda m: m.fit(tuple(a[:0] for a in BATCH[:4])), "at least one task"),
+    "no query": (lambda m: m.adapt(*BATCH[:2])(BATCH[2][:, :0]), "at least one query"),
+    "modes of other tasks": (
+        lambda m: m.fit(BATCH._replace(mode=np.int32([0, 1]))),
+        "one index for each",
+    ),
+    "unknown modes": (
+        lambda m: m.fit(BATCH._replace(mode=np.int32([0, 7, 0, 1])), verbose=0),
+        "mode must be the index",
+    ),
+    "names of modes": (lambda m: m.fit(BATCH._replace(mode=["a"] * 4)), "whole numbers"),
+    "half an origin": (lambda m: m.fit(BATCH._replace(origin=[1])), r"expected \(seed, step\)"),
+    "no callback": (lambda m: m.fit(BATCH, callbacks=["x"]), "keras.callbacks.Callback"),
+    "an inner loop that diverges": (
+        lambda m: m.adapt(BATCH[0] * 1e15, BATCH[1])(BATCH[2]),
+        "task 0 are not finite: its inner loop diverged",
     ),
     "True as steps": (lambda m: m.adapt(*BATCH[:2], steps=True), "whole number"),
     "steps between": (lambda m: m.adapt(*BATCH[:2], steps=1.5), "whole number"),

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mmaml_tf.division import on_gpu
 from mmaml_tf.networks import normalisation
 from mmaml_tf.networks.task_network import ForwardPass, TaskNetwork
 
@@ -390,6 +391,8 @@ def _refuse_layers(model):
     for layer in model._flatten_layers():
         if getattr(layer, "stateful", False):
             why = "keeps a state from one batch to the next, which tasks do not have"
+        elif getattr(layer, "groups", 1) > 1 and _is_affine(layer) and not on_gpu():
+            why = "is a grouped convolution, whose gradient TensorFlow lacks on a CPU"
         elif getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
             why = "is quantised or has LoRA weights, by which it computes another way"
         else:

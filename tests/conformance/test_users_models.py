@@ -94,7 +94,6 @@ KINDS = {
     "separable": ((4, 4, 2), [lambda: layers.SeparableConv2D(2, 2), layers.Flatten]),
     "depthwise": ((4, 4, 2), [lambda: layers.DepthwiseConv2D(2), layers.Flatten]),
     "transposed": ((3, 3, 2), [lambda: layers.Conv2DTranspose(2, 2), layers.Flatten]),
-    "grouped": ((4, 4, 2), [lambda: layers.Conv2D(2, 2, groups=2), layers.Flatten]),
     "time distributed": (
         (3, 2),
         [lambda: layers.TimeDistributed(layers.Dense(2, "tanh")), layers.Flatten],
