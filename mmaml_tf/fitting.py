@@ -287,7 +287,7 @@ def _as_part(name, part):
             "Draw batches with mmaml_tf.tasks.ArrayTasks, or batch tasks of one size."
         )
     if isinstance(part, tf.TypeSpec):
-        return None if part.value_type is type(None) else part
+        return None if type(part).__name__ == "NoneTensorSpec" else part
     if part is None:
         return None
     whole = name in ("mode", "origin")
