@@ -48,37 +48,53 @@ def as_tensor(name: str, value, advice: str = _POINTS) -> tf.Tensor:
     return tf.convert_to_tensor(array)
 
 
-def assert_values(name: str, values, classes: int | None = None, origin=None) -> tf.Operation:
-    """Returns an assertion that values are finite, or class labels within their range.
+def assert_values(parts: dict, classes: int | None = None, origin=None) -> tf.Operation:
+    """Returns an assertion that values are finite, and class labels within their range.
 
     Args:
-        name: the values' name in `Episodes`, for the message.
-        values: `[T, N, ...]`.
-        classes: number of classes, for labels.
+        parts: values `[T, N, ...]` by their name in `Episodes`; those that are None are left out.
+        classes: number of classes, where targets are labels.
         origin: `[2]` (seed, step) of the batch, or None.
     """
-    if classes is not None:
-        good = (values >= 0) & (values < classes)
-        expected = f"class labels from 0 to {classes - 1}, one for each output of the network"
-    elif values.dtype.is_floating:
-        good, expected = tf.math.is_finite(values), "finite numbers"
-    else:
+    good, expected = {}, {}
+    for name, values in parts.items():
+        if values is None:
+            continue
+        if classes is not None and name.endswith("_y"):
+            good[name] = (values >= 0) & (values < classes)
+            expected[name] = f"class labels from 0 to {classes - 1}, one for each output"
+        elif values.dtype.is_floating:
+            good[name] = tf.math.is_finite(values)
+            expected[name] = "finite numbers"
+    if not good:
         return tf.no_op()
+    passed = tf.stack([tf.reduce_all(flags) for flags in good.values()])
 
     def fail():
-        flat = tf.reshape(good, [-1])
-        first = tf.argmin(tf.cast(flat, tf.int8))
-        tasks, points = (tf.cast(tf.shape(values)[axis], tf.int64) for axis in (0, 1))
-        per_task = tf.size(flat, tf.int64) // tasks
-        where = [first // per_task, first % per_task // (per_task // points)]
-        text = f"{name} of task {{}}, point {{}} is {{}}; expected {expected}."
-        arguments = [*where, tf.reshape(values, [-1])[first]]
-        if origin is not None:
-            text += " The batch is of seed {}, step {}."
-            arguments += tf.unstack(origin, 2)
-        return tf.debugging.Assert(False, [tf.strings.format(text, arguments)])
+        # Assertions of their own for each part, without the branches of `tf.debugging.Assert`.
+        for index, (name, flags) in enumerate(good.items()):
+            text = _sentence(name, parts[name], flags, expected[name], origin)
+            if tf.executing_eagerly() and not passed[index]:
+                raise ValueError(text.numpy().decode())
+            if not tf.executing_eagerly():
+                tf.raw_ops.Assert(condition=passed[index], data=[text], summarize=1)
+        return tf.no_op()
 
-    return tf.cond(tf.reduce_all(good), tf.no_op, fail)
+    return tf.cond(tf.reduce_all(passed), tf.no_op, fail)
+
+
+def _sentence(name, values, good, expected, origin):
+    """Returns what is wrong with the first value that is not good, a string tensor."""
+    first = tf.argmin(tf.cast(tf.reshape(good, [-1]), tf.int8))
+    tasks, points = (tf.cast(tf.shape(values)[axis], tf.int64) for axis in (0, 1))
+    per_task = tf.size(values, tf.int64) // tasks
+    arguments = [first // per_task, first % per_task // (per_task // points)]
+    arguments.append(tf.reshape(values, [-1])[first])
+    text = f"{name} of task {{}}, point {{}} is {{}}; expected {expected}."
+    if origin is not None:
+        text += " The batch is of seed {}, step {}."
+        arguments += tf.unstack(origin, 2)
+    return tf.strings.format(text, arguments)
 
 
 def assert_index(index, size: int, message: str) -> list:

@@ -341,11 +341,7 @@ class Learner(MetaLearner):
         classes = self.output_shape_per_point[-1] if self.predicts_classes else None
         parts = {"support_x": support_x, "support_y": support_y}
         parts |= {"query_x": query_x, "query_y": query_y}
-        return [
-            assert_values(name, part, classes if name.endswith("y") else None, origin)
-            for name, part in parts.items()
-            if part is not None
-        ]
+        return [assert_values(parts, classes, origin)]
 
     def modulate_batch(self, batch):
         """See `OuterStep.modulate_batch`."""
@@ -551,7 +547,7 @@ class Predictor:
         check_query(self._support[0], query_x)
         learner._check_counts(None, query_x.shape[1])
         with as_value_errors():
-            assert_values("query_x", query_x)
+            assert_values({"query_x": query_x})
             predictions = learner._predict_graph(
                 self.weights, self._affine, self._support, query_x, self._snapshot
             )

@@ -66,17 +66,12 @@ class UpdateGuard(keras.layers.Layer):
             origin: `[2]` (seed, step) of the batch, or None.
             expected: boolean, whether the optimizer deals with what is not finite itself.
         """
-
-        def code(*finite):
-            of_gradient, of_update = (tf.cast(~tf.convert_to_tensor(f), tf.int64) for f in finite)
-            # An update by a gradient that is not finite tells nothing of the optimizer.
-            return of_gradient * _GRADIENT + (1 - of_gradient) * of_update * _UPDATE
-
-        codes = [code(loss, True), *(code(*pair) for pair in weights)]
-        codes = tf.stack([*codes, code(True, optimizer)])
-        of_gradients = tf.reduce_any(codes == _GRADIENT)
-        # What the optimizer keeps follows from a gradient that is not finite, too.
-        codes = tf.where(of_gradients & (codes == _UPDATE), tf.zeros_like(codes), codes)
+        true = tf.constant(True)
+        gradients, updates = zip((loss, true), *weights, (true, optimizer), strict=True)
+        gradients, updates = ~tf.stack(gradients), ~tf.stack(updates)
+        # What follows from a gradient that is not finite tells nothing of the optimizer.
+        updates &= ~tf.reduce_any(gradients)
+        codes = tf.cast(gradients, tf.int64) * _GRADIENT + tf.cast(updates, tf.int64) * _UPDATE
         good = tf.reduce_all(codes == 0) | expected
         running = self.stopped == 0
         failed = running & ~good

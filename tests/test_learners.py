@@ -309,7 +309,7 @@ def test_tracing_does_not_grow_with_the_number_of_tasks():
         (lambda m, b: m.adapt(b.support_x, b.support_y, steps=-1), "inner steps=-1"),
         (lambda m, b: m.adapt(*b[:2])(b.query_x[:2]), "differ on axis 0"),
         (lambda m, b: m.adapt(*b[:2])(b.query_x[..., 0]), "expected rank 3"),
-        (lambda m, b: m.fit(dataset(tuple(b[:3]))), "expected mmaml_tf Episodes"),
+        (lambda m, b: m.fit(dataset(tuple(b[:2]))), "expected mmaml_tf Episodes"),
         (lambda m, b: m.fit(np.zeros((4, 3, 1))), "x is a ndarray; expected mmaml_tf Episodes"),
         (lambda m, b: m.build_for(b._replace(query_y=b.query_y[:, :1])), "differ on axis 1"),
     ],
