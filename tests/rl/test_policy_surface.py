@@ -97,19 +97,12 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(learner, call, message):
         ({"metrics": ["mse"]}, "compile got metrics"),
         ({"loss_weights": [1.0]}, "compile got loss_weights"),
         ({"rollouts": "Bandit-v0"}, "rollouts is a str"),
+        ({"optimizer": None}, "a learner needs one"),
     ],
 )
 def test_what_compile_would_ignore_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         policies.learner("ProMP").compile(**arguments)
-
-
-def test_a_learner_without_optimizer_is_evaluated_and_not_trained():
-    made = policies.ready("ProMP")
-    made.compile(None, made.rollouts, jit_compile=False)
-    assert np.isfinite(made.evaluate(GOALS, verbose=0)).all()
-    with pytest.raises(ValueError, match="without an optimizer"):
-        made.fit(GOALS, verbose=0)
 
 
 def test_distribution_strategies_are_refused_wherever_policies_act(learner):
@@ -219,6 +212,18 @@ def test_layers_may_be_frozen_and_released(part, tmp_path):
     frozen.trainable = True
     made.fit(GOALS, verbose=0)
     assert not np.array_equal(variable, before)
+
+
+def test_settings_may_be_set_anew():
+    made = policies.ready("ProMP", epochs=1)
+    stage = next(made.stages(GOALS))
+    found = made.experience(stage.trajectories, stage.parameters).advantages
+    made.discount = 0.0
+    changed = made.experience(stage.trajectories, stage.parameters).advantages
+    assert not np.allclose(found, changed)
+    made.inner_loop.steps = 2
+    with pytest.raises(ValueError, match="takes 2 steps, and the learner reports returns after 1"):
+        made.fit(GOALS, verbose=0)
 
 
 def test_goals_of_one_s_own_get_other_rollouts_with_every_optimizer(monkeypatch):
