@@ -199,6 +199,7 @@ def test_layers_may_be_frozen_and_released(part, tmp_path):
     frozen, variable = (frozen[0], frozen[0].kernel) if part == "dense" else (frozen, frozen)
     frozen.trainable = False
     before = variable.numpy()
+    made.compile(optimizers.SGD(0.1), made.rollouts, jit_compile=False, shards=4)
     made.fit(GOALS, verbose=0)
     np.testing.assert_array_equal(variable, before)
     stages = list(made.stages(GOALS))
@@ -210,6 +211,9 @@ def test_layers_may_be_frozen_and_released(part, tmp_path):
     expected = acting.mean() + acting.stddev() * noise
     np.testing.assert_allclose(model.act(x, noise, parameters)["action"], expected, rtol=1e-5)
     frozen.trainable = True
+    with pytest.raises(ValueError, match="call compile again"):
+        made.fit(GOALS, verbose=0)
+    made.compile(optimizers.SGD(0.1), made.rollouts, jit_compile=False)
     made.fit(GOALS, verbose=0)
     assert not np.array_equal(variable, before)
 
