@@ -29,22 +29,22 @@ def whole_number(name: str, value, least: int | None = 1) -> int:
     return int(value)
 
 
-def real_number(name: str, value, high: float = math.inf, positive: bool = False) -> float:
-    """Returns a finite number from 0 to a bound as a Python float.
+def real_number(name: str, value, high: float = math.inf) -> float:
+    """Returns a finite number from 0 to a bound as a Python float; see `positive_number`.
 
     Args:
         name: the argument's name, for the message.
         value: what the user gave; a number of Python or NumPy, and no `True`.
         high: the largest number that makes sense.
-        positive: whether 0 makes none.
 
     Raises:
         ValueError: for anything else.
     """
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (real and math.isfinite(value) and 0 <= value <= high) or (positive and not value):
-        bound = "a positive finite number" if positive else "a finite number of at least 0"
-        bound = bound if high == math.inf else f"a number from 0 to {high}"
+    if not (real and math.isfinite(value) and 0 <= value <= high):
+        bound = (
+            "a finite number of at least 0" if high == math.inf else f"a number from 0 to {high}"
+        )
         raise ValueError(f"{name}={value!r}: expected {bound}.")
     return float(value)
 

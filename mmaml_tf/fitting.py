@@ -112,8 +112,6 @@ class TaskModel(keras.Model):
 
     def _ready_to_train(self, batch):
         self._ready(batch)
-        if self.optimizer is None:
-            raise ValueError("the learner was compiled without an optimizer; it cannot be trained.")
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         known = {id(v) for v in self.optimizer._trainable_variables}

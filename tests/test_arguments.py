@@ -45,9 +45,7 @@ def test_numbers_that_are_none_are_refused_by_name(value):
         real_number("rate", value, 1)
 
 
-def test_zero_is_not_positive():
-    with pytest.raises(ValueError, match=r"rate=0: expected a positive finite number\."):
-        real_number("rate", 0, positive=True)
+def test_numbers_without_a_bound_are_not_negative():
     with pytest.raises(ValueError, match=r"rate=-1: expected a finite number of at least 0\."):
         real_number("rate", -1)
 

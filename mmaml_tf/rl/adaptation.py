@@ -72,6 +72,7 @@ class AdaptivePolicy(MetaLearner):
     """
 
     batch_type = Goals
+    settings = (*MetaLearner.settings, "discount", "gae_lambda")
 
     def __init__(
         self,
@@ -322,6 +323,7 @@ class AdaptivePolicy(MetaLearner):
 
     def experience(self, trajectories: Trajectories, parameters: Parameters) -> promp.Experience:
         """Returns what the objectives need of rollouts that were sampled by these parameters."""
+        self.refresh()
         return self._prepare(trajectories, parameters.weights, parameters.modulation)
 
     def prepare_experience(self, trajectories, weights, modulation):

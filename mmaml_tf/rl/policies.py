@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from mmaml_tf.arguments import real_number, whole_number
+from mmaml_tf.arguments import positive_number, whole_number
 from mmaml_tf.networks import MLP
 
 
@@ -43,8 +43,8 @@ class GaussianPolicy(MLP):
     ):
         actions = whole_number("actions", actions)
         super().__init__(hidden, actions, bias_transformation, None, seed, "tanh", **kwargs)
-        self.initial_std = real_number("initial_std", initial_std, positive=True)
-        self.min_std = real_number("min_std", min_std, positive=True)
+        self.initial_std = positive_number("initial_std", initial_std)
+        self.min_std = positive_number("min_std", min_std)
         if min_std > initial_std:
             raise ValueError(
                 f"initial_std={initial_std}, min_std={min_std}: the first must be no less than the "

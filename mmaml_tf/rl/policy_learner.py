@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from mmaml_tf import division
-from mmaml_tf.arguments import real_number, whole_number
+from mmaml_tf.arguments import positive_number, real_number, whole_number
 from mmaml_tf.export import export_path
 from mmaml_tf.inner_loop import InnerLoop
 from mmaml_tf.meta_learner import Mean
@@ -45,6 +45,7 @@ class PolicyLearner(AdaptivePolicy):
     """
 
     measured_by_mode = "return"
+    settings = (*AdaptivePolicy.settings, "clip", "kl_penalty")
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class PolicyLearner(AdaptivePolicy):
     ):
         super().__init__(network, inner_loop, encoder, modulation, **kwargs)
         self.epochs = whole_number("epochs", epochs)
-        self.clip = real_number("clip", clip, positive=True)
+        self.clip = positive_number("clip", clip)
         self.kl_penalty = real_number("kl_penalty", kl_penalty)
         self.returns = [Mean(name=f"return_after_{step}") for step in range(inner_loop.steps + 1)]
         self.kl = Mean(name="kl")
@@ -178,6 +179,11 @@ class PolicyLearner(AdaptivePolicy):
 
     def _update_returns(self, stages, mode):
         """Updates the means over tasks; a task all of whose rollouts broke is no sample."""
+        if len(stages) != len(self.returns):
+            raise ValueError(
+                f"the inner loop takes {len(stages) - 1} steps, and the learner reports returns "
+                f"after {len(self.returns) - 1}; make a new learner for another number of steps."
+            )
         for stage, metric in zip(stages, self.returns, strict=True):
             stable = stage.trajectories.stable
             keep = tf.reduce_any(stable, axis=1)

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
-from mmaml_tf.arguments import real_number, whole_number
+from mmaml_tf.arguments import positive_number, whole_number
 from mmaml_tf.fitting import refuse_strategy
 from mmaml_tf.rl.driver import Driver
 from mmaml_tf.rl.fixed_horizon import (
@@ -46,7 +46,7 @@ class Rollouts:
     ):
         self.environment = environment
         self.rollouts = whole_number("rollouts", rollouts)
-        self.action_range = real_number("action_range", action_range, positive=True)
+        self.action_range = positive_number("action_range", action_range)
         if "num_envs" in env_kwargs:
             raise ValueError(
                 "num_envs: the number of environments is that of the goals times rollouts; leave "

@@ -97,19 +97,12 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(learner, call, message):
         ({"metrics": ["mse"]}, "compile got metrics"),
         ({"loss_weights": [1.0]}, "compile got loss_weights"),
         ({"rollouts": "Bandit-v0"}, "rollouts is a str"),
+        ({"optimizer": None}, "a learner needs one"),
     ],
 )
 def test_what_compile_would_ignore_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         policies.learner("ProMP").compile(**arguments)
-
-
-def test_a_learner_without_optimizer_is_evaluated_and_not_trained():
-    made = policies.ready("ProMP")
-    made.compile(None, made.rollouts, jit_compile=False)
-    assert np.isfinite(made.evaluate(GOALS, verbose=0)).all()
-    with pytest.raises(ValueError, match="without an optimizer"):
-        made.fit(GOALS, verbose=0)
 
 
 def test_distribution_strategies_are_refused_wherever_policies_act(learner):
@@ -206,6 +199,7 @@ def test_layers_may_be_frozen_and_released(part, tmp_path):
     frozen, variable = (frozen[0], frozen[0].kernel) if part == "dense" else (frozen, frozen)
     frozen.trainable = False
     before = variable.numpy()
+    made.compile(optimizers.SGD(0.1), made.rollouts, jit_compile=False, shards=4)
     made.fit(GOALS, verbose=0)
     np.testing.assert_array_equal(variable, before)
     stages = list(made.stages(GOALS))
@@ -217,8 +211,23 @@ def test_layers_may_be_frozen_and_released(part, tmp_path):
     expected = acting.mean() + acting.stddev() * noise
     np.testing.assert_allclose(model.act(x, noise, parameters)["action"], expected, rtol=1e-5)
     frozen.trainable = True
+    with pytest.raises(ValueError, match="call compile again"):
+        made.fit(GOALS, verbose=0)
+    made.compile(optimizers.SGD(0.1), made.rollouts, jit_compile=False)
     made.fit(GOALS, verbose=0)
     assert not np.array_equal(variable, before)
+
+
+def test_settings_may_be_set_anew():
+    made = policies.ready("ProMP", epochs=1)
+    stage = next(made.stages(GOALS))
+    found = made.experience(stage.trajectories, stage.parameters).advantages
+    made.discount = 0.0
+    changed = made.experience(stage.trajectories, stage.parameters).advantages
+    assert not np.allclose(found, changed)
+    made.inner_loop.steps = 2
+    with pytest.raises(ValueError, match="takes 2 steps, and the learner reports returns after 1"):
+        made.fit(GOALS, verbose=0)
 
 
 def test_goals_of_one_s_own_get_other_rollouts_with_every_optimizer(monkeypatch):

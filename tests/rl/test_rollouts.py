@@ -3,6 +3,7 @@ import copy
 import pathlib
 import pickle
 import re
+import time
 
 import drift
 import gymnasium
@@ -374,10 +375,17 @@ def test_seeds_that_are_none_are_refused(rollouts, policy, seed):
         rollouts.collect(policy, shared(policy), None, GOALS, seed)
 
 
-def test_threads_take_turns(rollouts, policy):
-    """Each collects for another number of tasks, so that the environments are made anew."""
+def test_threads_take_turns(rollouts, policy, monkeypatch):
+    """Some use the same environments, others make them anew for another number of tasks."""
+    step = drift.DriftVectorEnv.step
+
+    def slowly(self, actions):
+        time.sleep(1e-3)  # here another thread would go on
+        return step(self, actions)
+
+    monkeypatch.setattr(drift.DriftVectorEnv, "step", slowly)
     weights = shared(policy)
-    seeds = [(number, tasks) for number in range(3) for tasks in (1, 3)]
+    seeds = [(number, tasks) for tasks in (1, 3) for number in range(3)]
 
     def collect(seed):
         return numpy(rollouts.collect(policy, weights, None, GOALS[: seed[1]], seed))
@@ -426,10 +434,10 @@ def test_a_policy_that_was_frozen_since_acts_by_what_it_is_now(rollouts):
         bias.assign(np.arange(bias.shape[0]))
 
     def mean_action():
-        found = rollouts.collect(policy, [0 * w for w in shared(policy)], None, GOALS, (0, 5))
-        return found.actions.numpy()
+        weights = [tf.fill(w.shape, 0.3) for w in shared(policy)]
+        return rollouts.collect(policy, weights, None, GOALS, (0, 5)).actions.numpy()
 
-    policy.dense[3].trainable = False
+    policy.dense[1].trainable = False
     before = mean_action()
-    policy.dense[3].trainable, policy.dense[2].trainable = True, False
+    policy.dense[1].trainable, policy.dense[2].trainable = True, False
     assert not np.allclose(before, mean_action())
