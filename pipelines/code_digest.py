@@ -31,7 +31,7 @@ _TRAINING = (
 _SUPERVISED_TRAINING = (
     *_TRAINING,
     "mmaml_tf/encoders.py",
-    "mmaml_tf/learners.py",
+    "mmaml_tf/learners",
     "mmaml_tf/losses.py",
 )
 _EVALUATION = (

@@ -6,8 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mmaml_tf.division import on_gpu
-from mmaml_tf.networks import normalisation
+from mmaml_tf.networks import keras_layers, normalisation
 from mmaml_tf.networks.task_network import ForwardPass, TaskNetwork
 
 #: whose statistics batch normalisation may use
@@ -82,7 +81,7 @@ class KerasNetwork(TaskNetwork):
                 f"the Keras model {model.name!r} has {len(model.inputs)} inputs; a task network "
                 "has one. Join them to one input, and take them apart inside the model."
             )
-        _refuse_layers(model)
+        keras_layers.refuse_layers(model)
         self.model = model
         self.modulated = None if modulated is None else tuple(modulated)
         if isinstance(modulated, str) or (modulated is not None and not len(set(modulated))):
@@ -93,7 +92,7 @@ class KerasNetwork(TaskNetwork):
         for layer in model._flatten_layers():
             normalisation.prepare(layer)
         layers = model._flatten_layers()
-        known = {layer.name: layer for layer in layers if _kernel(layer) is not None}
+        known = {layer.name: layer for layer in layers if keras_layers.kernel(layer) is not None}
         names = self._default_names() if modulated is None else self.modulated
         for name in names:
             if name not in known:
@@ -118,8 +117,8 @@ class KerasNetwork(TaskNetwork):
         return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
 
     def _default_names(self):
-        last = _weighted_layers(self.model)[-1]
-        affine = [layer for layer in self.model._flatten_layers() if _is_affine(layer)]
+        last = keras_layers.weighted_layers(self.model)[-1]
+        affine = [layer for layer in self.model._flatten_layers() if keras_layers.is_affine(layer)]
         return [layer.name for layer in affine if layer is not last and layer.trainable]
 
     @property
@@ -135,12 +134,12 @@ class KerasNetwork(TaskNetwork):
     @property
     def modulated_widths(self):
         """Units or filters of the modulated layers."""
-        return tuple(_kernel(layer).shape[-1] for layer in self._modulated_layers)
+        return tuple(keras_layers.kernel(layer).shape[-1] for layer in self._modulated_layers)
 
     @property
     def head(self):
         """The weights of the model's last layer with weights."""
-        return _weighted_layers(self.model)[-1].trainable_variables
+        return keras_layers.weighted_layers(self.model)[-1].trainable_variables
 
     def build(self, input_shape):
         """Does nothing: the model is built already."""
@@ -321,7 +320,10 @@ class KerasNetwork(TaskNetwork):
             if affine is None:
                 continue
             scale, shift = affine
-            kernel, bias = index.get(id(_kernel(layer))), index.get(id(_bias(layer)))
+            kernel, bias = (
+                index.get(id(keras_layers.kernel(layer))),
+                index.get(id(keras_layers.bias(layer))),
+            )
             if kernel is None or (shift is not None and bias is None):
                 raise ValueError(
                     f"layer {layer.name!r} cannot be modulated: it needs a trainable kernel, and "
@@ -366,67 +368,8 @@ def as_task_network(network: keras.Model) -> TaskNetwork:
     )
 
 
-_AFFINE_LAYERS = (
-    keras.layers.Dense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-)
-_SCALED_LAYERS = (
-    keras.layers.BatchNormalization,
-    keras.layers.LayerNormalization,
-    keras.layers.GroupNormalization,
-)
-
-
 def _rows(affine, rows):
     """Returns rows of a modulation with positive scales: a change of sign is no modulation."""
     scale, shift = affine
     scale = tf.abs(tf.gather(scale, rows)) + 0.1
     return scale, None if shift is None else tf.gather(shift, rows)
-
-
-def _refuse_layers(model):
-    """Raises ValueError for layers that cannot run on other weights than their own."""
-    for layer in model._flatten_layers():
-        if getattr(layer, "stateful", False):
-            why = "keeps a state from one batch to the next, which tasks do not have"
-        elif getattr(layer, "groups", 1) > 1 and _is_affine(layer) and not on_gpu():
-            why = "is a grouped convolution, whose gradient TensorFlow lacks on a CPU"
-        elif getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
-            why = "is quantised or has LoRA weights, by which it computes another way"
-        else:
-            continue
-        raise ValueError(
-            f"layer {layer.name!r} of the Keras model {model.name!r} {why}; give a model without."
-        )
-
-
-def _is_affine(layer):
-    return isinstance(layer, _AFFINE_LAYERS)
-
-
-def _kernel(layer):
-    """Returns what scales a layer's outputs, or None."""
-    if _is_affine(layer):
-        return layer.kernel
-    if (
-        isinstance(layer, _SCALED_LAYERS)
-        and layer.gamma is not None
-        and len(layer.gamma.shape) == 1
-    ):
-        return layer.gamma
-    return None
-
-
-def _bias(layer):
-    return layer.bias if _is_affine(layer) else layer.beta
-
-
-def _weighted_layers(model):
-    """Returns the layers that have trainable weights of their own and no layers inside."""
-    return [
-        layer
-        for layer in model._flatten_layers(include_self=False)
-        if layer.trainable_variables and not list(layer._flatten_layers(include_self=False))
-    ]
