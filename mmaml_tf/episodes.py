@@ -65,6 +65,11 @@ def check_query(support_x, query_x) -> None:
     _check_equal_axes("support_x", support_x, "query_x", query_x, axes=(0, *range(2, query.rank)))
 
 
+def is_absent(part) -> bool:
+    """Tells whether a part of a batch is None, or what tf.data has in place of it."""
+    return part is None or type(part).__name__ == "NoneTensorSpec"
+
+
 def check_episodes(episodes: Episodes) -> None:
     """Raises ValueError when the shapes of `episodes` contradict the contract above."""
     if not isinstance(episodes, Episodes):
@@ -72,6 +77,7 @@ def check_episodes(episodes: Episodes) -> None:
             f"expected mmaml_tf.Episodes, got {type(episodes).__name__}. A dataset for fit() "
             "yields Episodes(support_x, support_y, query_x, query_y, mode, origin)."
         )
+    episodes = Episodes(*(None if is_absent(part) else part for part in episodes))
     check_support(episodes.support_x, episodes.support_y)
     check_query(episodes.support_x, episodes.query_x)
     if episodes.query_y is not None:

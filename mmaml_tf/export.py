@@ -157,7 +157,7 @@ def _checks(learner, support_x, support_y, query_x=None, mode=None):
             tf.shape(support_y)[:2], [tasks, points], "support_x and support_y differ in T or K."
         ),
         tf.debugging.assert_greater_equal(
-            points, least, f"a task needs at least {least} support point(s)."
+            points, least, f"a task needs at least {_number(least)}."
         ),
     ]
     if query_x is not None:
@@ -175,3 +175,7 @@ def _checks(learner, support_x, support_y, query_x=None, mode=None):
         message = f"mode must be the index of one of {learner.modes}."
         checks += assert_index(mode, len(learner.modes), message)
     return checks
+
+
+def _number(least):
+    return "one support point" if least == 1 else f"{least} support points"

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from mmaml_tf.arguments import whole_number
 from mmaml_tf.checks import as_tensor, as_value_errors
+from mmaml_tf.episodes import is_absent
 from mmaml_tf.nonfinite import StopOnNonFinite
 
 # Datasets that count steps have a number of elements that nobody waits for.
@@ -284,10 +285,10 @@ def _as_part(name, part):
             f"{name} is ragged or sparse; all tasks of a batch need as many points as each other. "
             "Draw batches with mmaml_tf.tasks.ArrayTasks, or batch tasks of one size."
         )
-    if isinstance(part, tf.TypeSpec):
-        return None if type(part).__name__ == "NoneTensorSpec" else part
-    if part is None:
+    if is_absent(part):
         return None
+    if isinstance(part, tf.TypeSpec):
+        return part
     whole = name in ("mode", "origin")
     return as_tensor(name, part, *([" Give whole numbers, such as indices."] if whole else []))
 

@@ -29,7 +29,7 @@ from mmaml_tf import checkpoint
 from mmaml_tf.checkpoint import Checkpoints
 from mmaml_tf.training import train
 
-LOG_EVERY, WINDOWS = 5, 40
+LOG_EVERY, WINDOWS = 5, 80
 #: long enough that kills land on every part of a run: of a step, and of writing each file
 STEP_SECONDS, SYNC_SECONDS = 0.003, 0.004
 MOMENTS = ("starting", "stepping", "writing", "stepping")
