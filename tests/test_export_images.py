@@ -105,7 +105,7 @@ def test_embed_refuses_labels_without_a_class(exported):
     x, y, _ = batch((2, 3, 1, 1))
     *_, loaded = exported["MMAML"]
     with pytest.raises(
-        tf.errors.InvalidArgumentError, match="support_y of task .* class labels from 0 to 2"
+        tf.errors.InvalidArgumentError, match=r"support_y of task .* labels from 0 to 2"
     ):
         loaded.embed(x, y + 1)
 
