@@ -15,6 +15,7 @@ from mmaml_tf import division
 from mmaml_tf import modulation as modulation_lib
 from mmaml_tf import networks as networks_lib
 from mmaml_tf.arguments import positive_number
+from mmaml_tf.export import export_path
 from mmaml_tf.fitting import refuse_strategy
 from mmaml_tf.inner_loop import InnerLoop
 from mmaml_tf.nonfinite import UpdateGuard
@@ -378,6 +379,27 @@ class MetaLearner(OuterStep):
         self.xla = bool(jit_compile)
         self._division = {"shards": shards, "tasks_at_once": tasks_at_once}
         self.renew_graphs()
+
+    def export(self, filepath=None, format="tf_saved_model", verbose=None, path=None, **kwargs):
+        """Writes a SavedModel that adapts inside the graph; see `write_export`.
+
+        Args:
+            filepath: directory to write to.
+            format: "tf_saved_model".
+            verbose: whether to say where the model was written; by default not.
+            path: another name of `filepath`.
+            **kwargs: refused; the signature is the learner's own.
+
+        Raises:
+            ValueError: for another format, no path, or a learner that is not built and compiled.
+        """
+        self.write_export(export_path(filepath, format, path, kwargs))
+        if verbose:
+            print(f"Saved a SavedModel at {filepath or path}.")
+
+    def write_export(self, path) -> None:
+        """Writes the learner to a directory; a subclass says in which form."""
+        raise NotImplementedError
 
     def compile_from_config(self, config):
         """Compiles a learner that was loaded from a file."""

@@ -10,7 +10,7 @@ from mmaml_tf import modulation as modulation_lib
 from mmaml_tf.arguments import flag
 from mmaml_tf.checks import as_value_errors
 from mmaml_tf.episodes import Episodes, check_support
-from mmaml_tf.export import export_path, write_saved_model
+from mmaml_tf.export import write_saved_model
 from mmaml_tf.inner_loop import InnerLoop, check_steps
 from mmaml_tf.learners.episode_inputs import EpisodeInputs
 from mmaml_tf.learners.predictor import Predictor
@@ -253,22 +253,9 @@ class Learner(EpisodeInputs):
             path, affine = self._adapt_graph(support_x, support_y, mode, steps)
         return Predictor(self, path[-1], affine, (support_x, support_y), single)
 
-    def export(self, filepath=None, format="tf_saved_model", verbose=None, path=None, **kwargs):
-        """Writes a SavedModel that adapts inside the graph; see `export.write_saved_model`.
-
-        Args:
-            filepath: directory to write to.
-            format: "tf_saved_model".
-            verbose: whether to say where the model was written; by default not.
-            path: another name of `filepath`.
-            **kwargs: refused; the signature is the learner's own.
-
-        Raises:
-            ValueError: for another format, or see `export.write_saved_model`.
-        """
-        write_saved_model(self, export_path(filepath, format, path, kwargs))
-        if verbose:
-            print(f"Saved a SavedModel at {filepath or path}.")
+    def write_export(self, path):
+        """See `MetaLearner.export` and `export.write_saved_model`."""
+        write_saved_model(self, path)
 
     @property
     def snapshot_variables(self) -> list:

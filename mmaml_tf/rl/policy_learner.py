@@ -6,7 +6,6 @@ import tensorflow as tf
 
 from mmaml_tf import division
 from mmaml_tf.arguments import positive_number, real_number, whole_number
-from mmaml_tf.export import export_path
 from mmaml_tf.inner_loop import InnerLoop
 from mmaml_tf.meta_learner import Mean
 from mmaml_tf.rl import promp
@@ -242,19 +241,9 @@ class PolicyLearner(AdaptivePolicy):
         """Raises ValueError: see `predict`."""
         self.predict(x)
 
-    def export(self, filepath=None, format="tf_saved_model", verbose=None, path=None, **kwargs):
-        """Writes a SavedModel that adapts and acts; see `rl.export.write_policy`.
-
-        Args:
-            filepath: directory to write to.
-            format: "tf_saved_model".
-            verbose: whether to say where the model was written; by default not.
-            path: another name of `filepath`.
-            **kwargs: refused; the signature is the learner's own.
-        """
-        write_policy(self, export_path(filepath, format, path, kwargs))
-        if verbose:
-            print(f"Saved a SavedModel at {filepath or path}.")
+    def write_export(self, path):
+        """See `MetaLearner.export` and `rl.export.write_policy`."""
+        write_policy(self, path)
 
     # -- serialisation ----------------------------------------------------------------------------
 
