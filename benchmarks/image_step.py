@@ -55,7 +55,7 @@ def main() -> None:
     tf.config.threading.set_intra_op_parallelism_threads(a.threads)
     tf.config.threading.set_inter_op_parallelism_threads(a.threads)
     network = mm.networks.ConvNet(a.filters, 5, form=a.form, dtype=a.dtype)
-    learner = mm.MAML(network, mm.InnerLoop(5, 0.05, clip=20.0), outer_clip=None)
+    learner = mm.MAML(network, inner_loop=mm.InnerLoop(5, 0.05, clip=20.0), outer_clip=None)
     learner.compile(
         keras.optimizers.Adam(1e-3, epsilon=1e-8),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

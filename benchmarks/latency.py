@@ -40,7 +40,12 @@ def regression():
     """Returns the learner and tasks of 2-mode regression, and how many calls to time."""
     import mmaml_tf as mm
 
-    learner = mm.MMAML(mm.networks.MLP(), mm.encoders.SequenceEncoder(), "film", mm.InnerLoop(5))
+    learner = mm.MMAML(
+        mm.networks.MLP(),
+        encoder=mm.encoders.SequenceEncoder(),
+        modulation="film",
+        inner_loop=mm.InnerLoop(5),
+    )
     learner.compile("adam", "mse")
     return learner, mm.tasks.FunctionTasks(), 500
 
@@ -54,9 +59,9 @@ def classifier(size, filters):
 
     learner = mm.MMAML(
         mm.networks.ConvNet(filters),
-        mm.encoders.ImageEncoder(filters),
-        "film",
-        mm.InnerLoop(5, 0.05, clip=20.0),
+        encoder=mm.encoders.ImageEncoder(filters),
+        modulation="film",
+        inner_loop=mm.InnerLoop(5, 0.05, clip=20.0),
     )
     learner.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return learner, synthetic_tasks(size, queries=1), 100

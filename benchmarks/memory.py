@@ -18,7 +18,7 @@ def main() -> None:
     tasks = mm.tasks.FunctionTasks()
     learner = mm.MMAML(
         mm.networks.MLP((40, 40)),
-        mm.encoders.SequenceEncoder(20, 1),
+        encoder=mm.encoders.SequenceEncoder(20, 1),
         inner_loop=mm.InnerLoop(2),
         modes=tasks.modes,
     )

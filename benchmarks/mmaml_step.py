@@ -40,12 +40,12 @@ def main() -> None:
 
     tf.config.threading.set_intra_op_parallelism_threads(a.threads)
     tf.config.threading.set_inter_op_parallelism_threads(a.threads)
-    tasks = mm.tasks.FunctionTasks(support=a.support, query=a.query)
+    tasks = mm.tasks.FunctionTasks(support=a.support, queries=a.query)
     learner = mm.MMAML(
         mm.networks.MLP((a.width,) * 3),
-        mm.encoders.SequenceEncoder(),
-        "film",
-        mm.InnerLoop(a.inner_steps, 1e-3, clip=10.0),
+        encoder=mm.encoders.SequenceEncoder(),
+        modulation="film",
+        inner_loop=mm.InnerLoop(a.inner_steps, 1e-3, clip=10.0),
         modes=tasks.modes,
     )
     optimizer = keras.optimizers.Adam(1e-3, epsilon=1e-8)

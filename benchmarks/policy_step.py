@@ -42,7 +42,9 @@ def main() -> None:
     rollouts = Rollouts(tasks.env_id)
     parts = {}
     if a.method == "MultimodalProMP":
-        modulation = mm.modulation.FiLM(shift=False, xavier=True)
+        modulation = mm.modulation.FiLM(
+            shift=False, kernel_initializer="glorot_uniform", bias_initializer="zeros"
+        )
         parts = {"encoder": rl.TrajectoryEncoder(), "modulation": modulation}
     learner = getattr(rl, a.method)(
         network=rl.GaussianPolicy(rollouts.action_size),

@@ -8,7 +8,9 @@ import tensorflow as tf
 
 from mmaml_tf import networks as networks_lib
 from mmaml_tf.checks import assert_index
+from mmaml_tf.inner_loop import InnerLoop
 from mmaml_tf.meta_learner import MetaLearner
+from mmaml_tf.names import checked
 
 
 class Bank(MetaLearner):
@@ -20,8 +22,8 @@ class Bank(MetaLearner):
 
     Args:
         networks: one task network per mode, initialised independently.
-        inner_loop: see `MetaLearner`.
         modes: names of the modes, one per network.
+        inner_loop: see `MetaLearner`.
         **kwargs: see `MetaLearner`.
 
     Raises:
@@ -29,9 +31,18 @@ class Bank(MetaLearner):
             than their initial weights.
     """
 
+    without = ("encoder", "modulation")
     needs_mode = True
 
-    def __init__(self, networks, inner_loop, modes, **kwargs):
+    @checked()
+    def __init__(
+        self,
+        networks: Sequence[keras.Model],
+        *,
+        modes: Sequence[str],
+        inner_loop: InnerLoop | None = None,
+        **kwargs,
+    ):
         networks = list(networks)
         if len(networks) != len(modes) or not networks:
             raise ValueError(
@@ -43,10 +54,7 @@ class Bank(MetaLearner):
                 f"a network is given twice; {type(self).__name__} trains one of its own for each "
                 "mode."
             )
-        for part in ("encoder", "modulation"):
-            if kwargs.pop(part, None) is not None:
-                raise ValueError(f"{type(self).__name__} has no {part}.")
-        super().__init__(networks[0], inner_loop, modes=modes, **kwargs)
+        super().__init__(networks[0], modes=modes, inner_loop=inner_loop, **kwargs)
         others = [networks_lib.as_task_network(network) for network in networks[1:]]
         self.networks = [self.network, *others]
         for other in others:
@@ -85,7 +93,7 @@ class Bank(MetaLearner):
                 )
         del settings["inner_loop"], settings["trainable_layers"]
         networks = [learner.network for learner in learners]
-        bank = cls(networks, first.inner_loop, modes, **settings)
+        bank = cls(networks, modes=modes, inner_loop=first.inner_loop, **settings)
         bank.build(first.support_shapes)
         return bank
 
@@ -150,15 +158,14 @@ class Bank(MetaLearner):
     def get_config(self):
         """Returns the constructor arguments."""
         config = super().get_config()
-        for part in ("network", "encoder", "modulation"):
-            del config[part]
+        del config["network"]
         return config | {
             "networks": [keras.saving.serialize_keras_object(network) for network in self.networks]
         }
 
 
 # What decides initial weights, and may differ between the networks of a bank.
-_INITIAL = ("name", "dtype", "seed", "stddev", "initial_std")
+_INITIAL = ("name", "dtype", "seed", "initial_std")
 
 
 def _check_alike(network, other):
@@ -168,7 +175,7 @@ def _check_alike(network, other):
         differing.append("statistics")
     if not (differing or isinstance(network, networks_lib.KerasNetwork)):
         settings, others = network.get_config(), other.get_config()
-        differing = [k for k in settings if k not in _INITIAL and settings[k] != others[k]]
+        differing = [k for k in _computing(settings) if settings[k] != others[k]]
     elif not differing and _layer_settings(network.model) != _layer_settings(other.model):
         differing.append("settings of layers")
     shapes, others = ([tuple(v.shape) for v in n.trainable_variables] for n in (network, other))
@@ -190,10 +197,14 @@ def _layer_settings(model):
     ]
     settings = []
     for layer in leaves:
-        config = {
-            key: value
-            for key, value in layer.get_config().items()
-            if key not in _INITIAL and not key.endswith("_initializer")
-        }
-        settings.append((type(layer), config, layer.trainable))
+        settings.append((type(layer), _computing(layer.get_config()), layer.trainable))
     return settings
+
+
+def _computing(settings):
+    """Returns those of a layer's settings that do not only decide its initial weights."""
+    return {
+        key: value
+        for key, value in settings.items()
+        if key not in _INITIAL and not key.endswith("_initializer")
+    }

@@ -159,7 +159,7 @@ class ImageEncoder(keras.layers.Layer):
             -bound, bound, derive_seed(seed, "ImageEncoder", "bias")
         )
         self.convolutions = [
-            layers.Conv2D(size, initializer, dtype=self.dtype_policy)
+            layers.Conv2D(size, kernel_initializer=initializer, dtype=self.dtype_policy)
             for size, initializer in zip(self.filters, initializers, strict=False)
         ]
         self.dense = layers.Dense(units, initializers[-1], bias, dtype=self.dtype_policy)

@@ -1,5 +1,7 @@
 """Evaluation on fixed held-out tasks: per mode and overall, with confidence intervals."""
 
+import functools
+import inspect
 import numbers
 from collections.abc import Sequence
 
@@ -9,6 +11,7 @@ import tensorflow as tf
 from mmaml_tf.episodes import Episodes, as_mode, check_episodes
 from mmaml_tf.inner_loop import check_steps
 from mmaml_tf.learners import Learner
+from mmaml_tf.meta_learner import MetaLearner
 from mmaml_tf.report import Estimate, Report
 from mmaml_tf.task_metrics import TaskMetrics
 from mmaml_tf.tasks.given import FirstTasks, GivenTasks
@@ -17,41 +20,81 @@ __all__ = ["Estimate", "Evaluator", "Report", "evaluate", "predictions", "task_e
 
 
 def evaluate(
-    learner,
+    learner: MetaLearner,
     tasks,
     tasks_per_mode: int | None = None,
     seed: int | None = None,
     steps: int | None = None,
+    *,
     curve: int | Sequence[int] | None = None,
     batch: int | None = None,
+    rollouts=None,
+    examples_per_mode: int | None = None,
 ) -> Report:
     """Evaluates a learner on held-out tasks.
 
     Args:
-        learner: a built and compiled `Learner`.
+        learner: a built and compiled `Learner` or `rl.PolicyLearner`.
         tasks: a task distribution with `held_out`, or what that returned; or tasks at hand, as
             `Episodes`, a list of them, or a finite tf.data.Dataset of them, in batches of any
-            sizes. Modes of these are indices of the learner's.
+            sizes. Modes of these are indices of the learner's. For policies, `rl.GoalTasks` or
+            what its `held_out` returned.
         tasks_per_mode: tasks that a distribution draws of each mode, by default as many as its
             `held_out` does; of other tasks, the first so many of each mode, by default all.
         seed: seed of the tasks that a distribution draws, by default that of its `held_out`.
         steps: inner steps that count as adapted; by default the inner loop's own.
         curve: numbers of inner steps to measure after, or one number for 0 to that many; by
-            default 0 and `steps`, which are always among them.
+            default 0 and `steps`, which are always among them. Policies are measured after every
+            step, and take no `curve`.
         batch: tasks evaluated at once; by default what fits the tasks. It does not change the
-            result.
+            result. Policies take none.
+        rollouts: for policies, the `rl.rollouts.Rollouts` to act in; by default those given to
+            `compile`.
+        examples_per_mode: for policies, tasks of each mode of which one rollout is kept, by
+            default 4.
 
     Returns:
         A `Report` of each task's accuracy and loss, for tasks with class labels, or else of its
         loss against each kind of target, and of the metrics that the learner was compiled with,
-        which are reset for each task. Scores that are not finite are no hit. Print the report,
-        or ask it for estimates.
+        which are reset for each task. Scores that are not finite are no hit. For policies, a
+        `rl.evaluation.PolicyReport` of undiscounted returns. Print the report, or ask it for
+        estimates.
 
     Raises:
-        ValueError: for shapes that do not fit the learner, negative steps, a learner that is not
-            compiled or has no weights, one that chooses by mode and tasks of other modes, an
-            endless dataset, or a metric that does not give one number for a task alone.
+        ValueError: for an argument that has no meaning for the learner, shapes that do not fit it,
+            negative steps, a learner that is not compiled or has no weights, one that chooses by
+            mode and tasks of other modes, an endless dataset, or a metric that does not give one
+            number for a task alone.
     """
+    given = {
+        "tasks_per_mode": tasks_per_mode,
+        "seed": seed,
+        "steps": steps,
+        "curve": curve,
+        "batch": batch,
+        "rollouts": rollouts,
+        "examples_per_mode": examples_per_mode,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    measure = evaluation_of.dispatch(type(learner))
+    if other := sorted(set(given) - set(inspect.signature(measure).parameters)):
+        raise ValueError(
+            f"evaluate got {other[0]}, which has no meaning for a {type(learner).__name__}; leave "
+            "it out."
+        )
+    return measure(learner, tasks, **given)
+
+
+@functools.singledispatch
+def evaluation_of(learner, tasks, **given) -> Report:
+    """Evaluates a learner of one kind, which registers how; see `evaluate`."""
+    raise ValueError(f"learner is a {type(learner).__name__}; expected a mmaml_tf.Learner.")
+
+
+@evaluation_of.register
+def _(
+    learner: Learner, tasks, tasks_per_mode=None, seed=None, steps=None, curve=None, batch=None
+) -> Report:
     evaluator = Evaluator(learner, steps, curve)
     return evaluator(_held_out(learner, tasks, tasks_per_mode, seed), batch)
 
@@ -98,10 +141,7 @@ class Evaluator:
 
     def __init__(self, learner, steps: int | None = None, curve=None):
         if not isinstance(learner, Learner):
-            raise ValueError(
-                f"learner is a {type(learner).__name__}; expected a mmaml_tf.Learner. "
-                "mmaml_tf.rl.evaluate takes learners of policies."
-            )
+            raise ValueError(f"learner is a {type(learner).__name__}; expected a mmaml_tf.Learner.")
         check_ready(learner)
         self.learner = learner
         self.steps = check_steps(learner.inner_loop.steps if steps is None else steps)

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from mmaml_tf.division import on_gpu
+from mmaml_tf.names import checked
 
 _compiled_by_xla = contextvars.ContextVar("compiled_by_xla", default=False)
 
@@ -122,7 +123,7 @@ def modulate(z, affine):
 CONVOLUTION_FORMS = ("auto", "patches", "looped", "grouped")
 
 
-def conv2d(x, kernel, stride: int = 2, form: str = "auto"):
+def conv2d(x, kernel, strides: int = 2, form: str = "auto"):
     """Convolves images with shared or per-task kernels, zero-padded by half the kernel's size.
 
     The padding is symmetric, unlike that of Keras's "same" with strides.
@@ -130,7 +131,7 @@ def conv2d(x, kernel, stride: int = 2, form: str = "auto"):
     Args:
         x: `[T, N, H, W, in]`.
         kernel: `[h, w, in, out]` with odd h and w, or `[T, h, w, in, out]` for one per task.
-        stride: step of the kernel, in both directions.
+        strides: step of the kernel, in both directions.
         form: how kernels are applied, with equal results: "patches" gathers what each position
             of a kernel sees and multiplies matrices; "looped" convolves one task after the
             other; "grouped" is one convolution in which every task is a group of channels, whose
@@ -139,7 +140,7 @@ def conv2d(x, kernel, stride: int = 2, form: str = "auto"):
             a CPU, elsewhere "grouped", or "looped" where that has no gradient or T is unknown.
 
     Returns:
-        `[T, N, H', W', out]`, H' and W' being H and W over the stride, rounded up.
+        `[T, N, H', W', out]`, H' and W' being H and W over the strides, rounded up.
 
     Raises:
         ValueError: for an unknown form.
@@ -154,7 +155,7 @@ def conv2d(x, kernel, stride: int = 2, form: str = "auto"):
     height, width, size_in, size_out = kernel.shape[-4:]
     tasks, points = _sizes(x)[:2]
     if form == "patches":
-        patches = _patches(x, height, width, stride)
+        patches = _patches(x, height, width, strides)
         rows, columns = patches.shape[2:4]
         kernels = tf.reshape(kernel, [-1, height * width * size_in, size_out])
         flat = tf.reshape(patches, [tasks, points * rows * columns, kernels.shape[1]])
@@ -163,12 +164,12 @@ def conv2d(x, kernel, stride: int = 2, form: str = "auto"):
     margin = [[(size - 1) // 2] * 2 for size in (height, width)]
     x = tf.pad(x, [[0, 0], [0, 0], *margin, [0, 0]])
     if not per_task:
-        z = tf.nn.conv2d(tf.reshape(x, [-1, *x.shape[2:]]), kernel, stride, "VALID")
+        z = tf.nn.conv2d(tf.reshape(x, [-1, *x.shape[2:]]), kernel, strides, "VALID")
         z = tf.reshape(z, [tasks, points, *z.shape[1:]])
     elif form == "looped":
 
         def one_task(task):
-            return tf.nn.conv2d(*task, stride, "VALID")
+            return tf.nn.conv2d(*task, strides, "VALID")
 
         if x.shape[0] is None:
             z = tf.map_fn(one_task, (x, kernel), fn_output_signature=x.dtype)
@@ -180,7 +181,7 @@ def conv2d(x, kernel, stride: int = 2, form: str = "auto"):
         stacked = tf.reshape(stacked, [points, *x.shape[2:4], tasks * size_in])
         kernels = tf.transpose(kernel, [1, 2, 3, 0, 4])
         kernels = tf.reshape(kernels, [height, width, size_in, tasks * size_out])
-        z = tf.nn.conv2d(stacked, kernels, stride, "VALID")
+        z = tf.nn.conv2d(stacked, kernels, strides, "VALID")
         z = tf.reshape(z, [points, *z.shape[1:3], tasks, size_out])
         z = tf.transpose(z, [3, 0, 1, 2, 4])
     return z
@@ -285,22 +286,23 @@ class Dense(keras.layers.Layer):
 
     Args:
         units: size of the output.
-        initializer: Keras initializer of the kernel, or its name.
+        kernel_initializer: Keras initializer of the kernel, or its name.
         bias_initializer: the same of the bias.
     """
 
+    @checked(initializer="kernel_initializer")
     def __init__(
-        self, units: int, initializer="glorot_uniform", bias_initializer="zeros", **kwargs
+        self, units: int, kernel_initializer="glorot_uniform", bias_initializer="zeros", **kwargs
     ):
         super().__init__(**kwargs)
         self.units = units
-        self.initializer = keras.initializers.get(initializer)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
 
     def build(self, input_shape):
         """Creates the kernel `[in, units]` and the bias `[units]`."""
         self.kernel = self.add_weight(
-            shape=(input_shape[-1], self.units), initializer=self.initializer, name="kernel"
+            shape=(input_shape[-1], self.units), initializer=self.kernel_initializer, name="kernel"
         )
         self.bias = self.add_weight(
             shape=(self.units,), initializer=self.bias_initializer, name="bias"
@@ -314,7 +316,7 @@ class Dense(keras.layers.Layer):
         """Returns the constructor arguments."""
         return super().get_config() | {
             "units": self.units,
-            "initializer": keras.initializers.serialize(self.initializer),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
         }
 
@@ -325,22 +327,25 @@ class Conv2D(keras.layers.Layer):
 
     Args:
         filters: channels of the output.
-        initializer: Keras initializer of the kernel, or its name.
         kernel_size: odd height and width of the kernel.
+        kernel_initializer: Keras initializer of the kernel, or its name.
     """
 
-    def __init__(self, filters: int, initializer="glorot_uniform", kernel_size: int = 3, **kwargs):
+    @checked(initializer="kernel_initializer")
+    def __init__(
+        self, filters: int, kernel_size: int = 3, kernel_initializer="glorot_uniform", **kwargs
+    ):
         super().__init__(**kwargs)
         self.filters = filters
-        self.initializer = keras.initializers.get(initializer)
         self.kernel_size = kernel_size
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, input_shape):
         """Creates the kernel `[h, w, in, filters]`."""
         size = self.kernel_size
         self.kernel = self.add_weight(
             shape=(size, size, input_shape[-1], self.filters),
-            initializer=self.initializer,
+            initializer=self.kernel_initializer,
             name="kernel",
         )
 
@@ -352,6 +357,6 @@ class Conv2D(keras.layers.Layer):
         """Returns the constructor arguments."""
         return super().get_config() | {
             "filters": self.filters,
-            "initializer": keras.initializers.serialize(self.initializer),
             "kernel_size": self.kernel_size,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }

@@ -18,6 +18,7 @@ from mmaml_tf.arguments import positive_number
 from mmaml_tf.export import export_path
 from mmaml_tf.fitting import refuse_strategy
 from mmaml_tf.inner_loop import InnerLoop
+from mmaml_tf.names import checked
 from mmaml_tf.nonfinite import UpdateGuard
 from mmaml_tf.outer_step import Mean, OuterStep
 
@@ -37,9 +38,10 @@ class MetaLearner(OuterStep):
 
     Args:
         network: the task network, a `networks.TaskNetwork` or any built Keras model.
-        inner_loop: the adaptation; only the network's weights take part in it.
         encoder: layer from a task's data to task embeddings `[T, E]`, or None.
         modulation: a `modulation.Modulation` or its name, or None; needs an encoder.
+        inner_loop: the adaptation, by default `InnerLoop()`; only the network's weights take part
+            in it.
         outer_clip: bound on the norm of the outer gradient of each group (the task network;
             encoder and modulation together), or None.
         on_nonfinite: "stop" or "skip", see `nonfinite.UpdateGuard`.
@@ -49,6 +51,8 @@ class MetaLearner(OuterStep):
         ValueError: when the parts do not fit together, or under a distribution strategy.
     """
 
+    #: those of encoder, modulation and inner_loop that learners of this kind have none of
+    without: tuple[str, ...] = ()
     #: whether adaptation needs to be told each task's mode
     needs_mode = False
     #: what is reported by mode
@@ -56,13 +60,14 @@ class MetaLearner(OuterStep):
     #: attributes that may be set anew at any time
     settings = ("outer_clip", "on_nonfinite")
 
+    @checked()
     def __init__(
         self,
         network: keras.Model,
-        inner_loop: InnerLoop,
+        *,
         encoder: keras.layers.Layer | None = None,
         modulation: modulation_lib.Modulation | str | None = None,
-        *,
+        inner_loop: InnerLoop | None = None,
         outer_clip: float | None = 2.0,
         on_nonfinite: str = "stop",
         modes: Sequence[str] = (),
@@ -71,6 +76,12 @@ class MetaLearner(OuterStep):
         # Mixed precision is the network's and the encoder's; losses and meta-gradients are whole.
         kwargs.setdefault("dtype", keras.config.dtype_policy().variable_dtype)
         super().__init__(**kwargs)
+        parts = {"encoder": encoder, "modulation": modulation, "inner_loop": inner_loop}
+        for part in self.without:
+            if parts[part] is not None:
+                raise ValueError(f"{type(self).__name__} has no {part}; leave it out.")
+        if inner_loop is None:
+            inner_loop = InnerLoop(steps=0) if "inner_loop" in self.without else InnerLoop()
         if (encoder is None) != (modulation is None):
             raise ValueError("give both an encoder and a modulation, or neither.")
         if not isinstance(inner_loop, InnerLoop):
@@ -415,11 +426,9 @@ class MetaLearner(OuterStep):
 
     def get_config(self):
         """Returns the constructor arguments."""
+        parts = ("network", "encoder", "modulation", "inner_loop")
         return {
-            "network": _serialize(self.network),
-            "inner_loop": _serialize(self.inner_loop),
-            "encoder": _serialize(self.encoder),
-            "modulation": _serialize(self.modulation),
+            **{part: _serialize(getattr(self, part)) for part in parts if part not in self.without},
             "outer_clip": self.outer_clip,
             "on_nonfinite": self.on_nonfinite,
             "modes": list(self.modes),
@@ -436,7 +445,7 @@ class MetaLearner(OuterStep):
     @classmethod
     def from_config(cls, config):
         """Makes a learner from what `get_config` returned."""
-        parts = ("network", "networks", "inner_loop", "encoder", "modulation")
+        parts = ("network", "networks", "encoder", "modulation", "inner_loop")
         config = {k: _deserialize(v) if k in parts else v for k, v in config.items()}
         trainable = config.pop("trainable_layers", None)
         learner = cls(**config)

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from mmaml_tf import initializers
 from mmaml_tf.arguments import flag, whole_number, whole_numbers
-from mmaml_tf.seeds import derive_seed
+from mmaml_tf.names import checked
 
 
 class Modulation(keras.layers.Layer):
@@ -20,19 +21,22 @@ class Modulation(keras.layers.Layer):
     Args:
         blocks: indices of the modulated blocks; None for all of them.
         seed: seed of the initialisation.
-        xavier: whether kernels start Xavier-uniform, as parts of one layer with the outputs of
-            all heads, and biases at zero, as the published reinforcement learning has it; else
-            both are uniform in ±1/sqrt(E), as published for regression and classification.
+        kernel_initializer: Keras initializer of the heads' kernels, or its name, for which all
+            heads are one layer; None for uniform ones in ±1/sqrt(E), as published for regression
+            and classification. The published reinforcement learning has "glorot_uniform".
+        bias_initializer: the same of the biases; published for reinforcement learning is "zeros".
     """
 
     #: outputs of a generator head per unit of its block
     outputs_per_unit = 1
 
+    @checked(xavier='kernel_initializer="glorot_uniform", bias_initializer="zeros"')
     def __init__(
         self,
         blocks: Sequence[int] | None = None,
         seed: int = 0,
-        xavier: bool = False,
+        kernel_initializer=None,
+        bias_initializer=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -40,7 +44,8 @@ class Modulation(keras.layers.Layer):
         if self.blocks and len(set(self.blocks)) < len(self.blocks):
             raise ValueError(f"blocks={blocks!r} names a block twice.")
         self.seed = whole_number("seed", seed, None)
-        self.xavier = flag("xavier", xavier)
+        self.kernel_initializer = initializers.get("kernel_initializer", kernel_initializer)
+        self.bias_initializer = initializers.get("bias_initializer", bias_initializer)
         self.heads = {}
 
     def build_for(self, embedding_size: int, widths: Sequence[int]) -> None:
@@ -75,15 +80,27 @@ class Modulation(keras.layers.Layer):
 
     def _initializers(self, embedding_size, block):
         """Returns those of a head's kernel and bias."""
-        kind = type(self).__name__
-        seeds = [derive_seed(self.seed, kind, block, part) for part in ("kernel", "bias")]
-        if self.xavier:
-            blocks = range(len(self.widths)) if self.blocks is None else self.blocks
-            outputs = self.outputs_per_unit * sum(self.widths[block] for block in blocks)
-            bound = (6 / (embedding_size + outputs)) ** 0.5
-            return keras.initializers.RandomUniform(-bound, bound, seeds[0]), "zeros"
         bound = embedding_size**-0.5
-        return [keras.initializers.RandomUniform(-bound, bound, seed) for seed in seeds]
+        published = keras.initializers.RandomUniform(-bound, bound)
+        kernel, bias = (
+            initializers.for_layer(
+                published if chosen is None else chosen,
+                self.seed,
+                type(self).__name__,
+                block,
+                part,
+            )
+            for part, chosen in (
+                ("kernel", self.kernel_initializer),
+                ("bias", self.bias_initializer),
+            )
+        )
+        blocks = range(len(self.widths)) if self.blocks is None else self.blocks
+        of_head, of_all = (
+            self.outputs_per_unit * sum(self.widths[b] for b in part) for part in ([block], blocks)
+        )
+        sizes = (embedding_size, of_head), (embedding_size, of_all)
+        return initializers.for_part(kernel, *sizes), bias
 
     def call(self, embedding):
         """Maps embeddings `[T, E]` to one `(scale, shift)` or None per block.
@@ -101,8 +118,12 @@ class Modulation(keras.layers.Layer):
 
     def get_config(self):
         """Returns the constructor arguments."""
-        own = {"blocks": self.blocks, "seed": self.seed, "xavier": self.xavier}
-        return super().get_config() | own
+        return super().get_config() | {
+            "blocks": self.blocks,
+            "seed": self.seed,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+        }
 
 
 @keras.saving.register_keras_serializable("mmaml_tf")

@@ -4,8 +4,9 @@ import keras
 import tensorflow as tf
 
 from mmaml_tf.arguments import whole_number
-from mmaml_tf.inner_loop import InnerLoop, check_steps
+from mmaml_tf.inner_loop import check_steps
 from mmaml_tf.learners import Learner
+from mmaml_tf.names import checked
 
 
 @keras.saving.register_keras_serializable("mmaml_tf")
@@ -16,14 +17,14 @@ class ProtoNet(Learner):
         network: a task network whose outputs are features, for example
             `ConvNet(outputs=None)`.
         ways: most classes N of a task.
-        **kwargs: see `Learner`.
+        **kwargs: see `Learner`; a ProtoNet has no encoder, modulation or inner loop.
     """
 
-    def __init__(self, network, ways: int, **kwargs):
-        for part in ("encoder", "modulation", "inner_loop"):
-            if kwargs.pop(part, None) is not None:
-                raise ValueError(f"ProtoNet has no {part}.")
-        super().__init__(network, InnerLoop(steps=0), **kwargs)
+    without = ("encoder", "modulation", "inner_loop")
+
+    @checked()
+    def __init__(self, network: keras.Model, *, ways: int, **kwargs):
+        super().__init__(network, **kwargs)
         self.ways = whole_number("ways", ways, 2)
 
     def _example_predictions(self, point):
@@ -55,7 +56,4 @@ class ProtoNet(Learner):
 
     def get_config(self):
         """Returns the constructor arguments."""
-        config = super().get_config()
-        for part in ("encoder", "modulation", "inner_loop"):
-            del config[part]
-        return config | {"ways": self.ways}
+        return super().get_config() | {"ways": self.ways}

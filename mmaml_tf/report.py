@@ -1,5 +1,6 @@
 """What an evaluation found: values of each task, means, and confidence intervals."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -56,7 +57,8 @@ class Estimate(NamedTuple):
         return f"{self.mean:.3f} ± {self.ci95:.3f}{rest}"
 
 
-class Report(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Report:
     """What was measured on each held-out task, with one learner.
 
     Attributes:

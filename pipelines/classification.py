@@ -100,7 +100,7 @@ class ImageCell(Cell):
             "fewer_ways": True,
         }
         if s["method"] == "MAML":
-            learner = mm.MAML(network, inner_loop, **common)
+            learner = mm.MAML(network, inner_loop=inner_loop, **common)
         elif s["method"] == "MMAML":
             encoder = mm.encoders.ImageEncoder(
                 filters,
@@ -112,9 +112,11 @@ class ImageCell(Cell):
             modulation = type(mm.modulation.get(s["modulation"]))(
                 blocks=s["blocks"], seed=derive_seed(self.seed, "modulation")
             )
-            learner = mm.MMAML(network, encoder, modulation, inner_loop, **common)
+            learner = mm.MMAML(
+                network, encoder=encoder, modulation=modulation, inner_loop=inner_loop, **common
+            )
         elif s["method"] == "ProtoNet":
-            learner = mm.ProtoNet(network, s["ways"], **common)
+            learner = mm.ProtoNet(network, ways=s["ways"], **common)
         else:
             raise parameters.ParameterError(
                 f"the method of cell {self.name!r} is {s['method']!r}; expected MAML, MMAML or "

@@ -16,6 +16,7 @@ _TRAINING = (
     "mmaml_tf/division.py",
     "mmaml_tf/episodes.py",
     "mmaml_tf/fitting.py",
+    "mmaml_tf/initializers.py",
     "mmaml_tf/inner_loop.py",
     "mmaml_tf/layers.py",
     "mmaml_tf/meta_learner.py",

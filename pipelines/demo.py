@@ -19,18 +19,18 @@ def main() -> None:
     from pipelines.progress import Progress
 
     cells.configure_tensorflow(2)
-    tasks = mm.tasks.FunctionTasks(modes=("sinusoid", "linear"), support=5, query=5, noise=0.3)
+    tasks = mm.tasks.FunctionTasks(modes=("sinusoid", "linear"), support=5, queries=5, noise=0.3)
     learners = {
         "MAML": mm.MAML(
             mm.networks.MLP(bias_transformation=20),
-            mm.InnerLoop(steps=5, learning_rate=1e-3),
+            inner_loop=mm.InnerLoop(steps=5, learning_rate=1e-3),
             on_nonfinite="skip",
         ),
         "MMAML": mm.MMAML(
             mm.networks.MLP(),
-            mm.encoders.SequenceEncoder(units=40, layers=2),
-            "film",
-            mm.InnerLoop(steps=5, learning_rate=1e-3, clip=10.0),
+            encoder=mm.encoders.SequenceEncoder(units=40, layers=2),
+            modulation="film",
+            inner_loop=mm.InnerLoop(steps=5, learning_rate=1e-3, clip=10.0),
         ),
     }
     grid = np.linspace(-5, 5, 101, dtype=np.float32)

@@ -18,7 +18,7 @@ def main() -> None:
     params = parameters.load()
     parameters.check_cell(params, arguments)
 
-    from mmaml_tf.rl.evaluation import evaluate
+    import mmaml_tf as mm
     from pipelines import cells
 
     cells.configure_tensorflow(params["threads"])
@@ -26,30 +26,30 @@ def main() -> None:
     settings = parameters.get(params, "reinforcement.evaluation")
     learner = cell.trained_learner()
     held_out = cell.tasks().held_out(cell.schedule["tasks_per_mode"], settings["seed"])
-    result = evaluate(
+    report = mm.evaluate(
         learner,
         held_out,
         rollouts=cell.rollouts(cell.schedule["evaluation_rollouts"]),
         examples_per_mode=_EXAMPLES_PER_MODE,
     )
-    print(f"{cell.run_name}\n{result.report}", flush=True)
+    print(f"{cell.run_name}\n{report}", flush=True)
 
     cell.evaluation.parent.mkdir(parents=True, exist_ok=True)
     cell.metrics.parent.mkdir(parents=True, exist_ok=True)
     measured = {
-        "mode": result.report.mode,
-        "modes": result.report.modes,
-        "steps": result.report.steps,
-        "curve": result.report.curve,
-        **result.report.measures,
-        "examples_goals": result.examples.goals,
+        "mode": report.mode,
+        "modes": report.modes,
+        "steps": report.steps,
+        "curve": report.curve,
+        **report.measures,
+        "examples_goals": report.examples.goals,
     }
     drawn = {
-        "examples_observations": result.examples.observations,
-        "examples_mode": result.examples.mode,
+        "examples_observations": report.examples.observations,
+        "examples_mode": report.examples.mode,
     }
-    if result.embeddings is not None:
-        drawn |= {"embeddings": result.embeddings, "embeddings_mode": held_out.mode}
+    if report.embeddings is not None:
+        drawn |= {"embeddings": report.embeddings, "embeddings_mode": held_out.mode}
     np.savez(cell.evaluation, **measured, **drawn)
     scores.save(cell.metrics, **measured)
     metrics = {
@@ -57,13 +57,13 @@ def main() -> None:
         "seed": cell.seed,
         "iterations": cell.schedule["iterations"],
         "environment_steps": environment_steps(cell),
-        "inner_steps": result.report.steps,
+        "inner_steps": report.steps,
         "rollouts": cell.schedule["evaluation_rollouts"],
         "skipped_updates": int(learner.guard.skipped),
-        "unstable_rollouts": result.unstable,
+        "unstable_rollouts": report.unstable,
         "held_out_digest": held_out.digest(),
-        "overall": _estimates(result.report, None),
-        "modes": {mode: _estimates(result.report, mode) for mode in result.report.modes},
+        "overall": _estimates(report, None),
+        "modes": {mode: _estimates(report, mode) for mode in report.modes},
     }
     cell.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
     _track(cell, learner, held_out, metrics)

@@ -17,13 +17,12 @@ def main() -> None:
 
     import numpy as np
 
-    import mmaml_tf as mm
     from mmaml_tf.tasks import bayes
     from pipelines import cells, regression
 
     cells.configure_tensorflow(params["threads"])
-    tasks = mm.tasks.FunctionTasks(
-        tuple(evaluation["modes"]), **parameters.get(params, "regression.tasks")
+    tasks = regression.function_tasks(
+        evaluation["modes"], parameters.get(params, "regression.tasks")
     )
     held_out = tasks.held_out(schedule["tasks_per_mode"], evaluation["seed"])
     print(f"posteriors of {len(held_out.episodes.mode)} held-out tasks ...", flush=True)

@@ -23,7 +23,7 @@ class RegressionCell(Cell):
 
     def tasks(self) -> mm.tasks.FunctionTasks:
         """See `Cell.tasks`."""
-        return mm.tasks.FunctionTasks(self.modes, **self.task_settings)
+        return function_tasks(self.modes, self.task_settings)
 
     def learner(self):
         """See `Cell.learner`."""
@@ -33,7 +33,7 @@ class RegressionCell(Cell):
             s["inner_steps"], s["inner_learning_rate"], s["inner_clip"], s["first_order"]
         )
         if s["method"] == "MAML":
-            learner = mm.MAML(self._network(), inner_loop, modes=self.modes, **common)
+            learner = mm.MAML(self._network(), inner_loop=inner_loop, modes=self.modes, **common)
         elif s["method"] in ("MMAML", "LSTMLearner"):
             encoder = mm.encoders.SequenceEncoder(
                 s["encoder_units"], s["encoder_layers"], seed=derive_seed(self.seed, "encoder")
@@ -85,6 +85,17 @@ def cell(params: dict, scale: str, name: str, seed: int) -> RegressionCell:
         schedule["iterations"] = members
     tasks = parameters.get(params, "regression.tasks")
     return RegressionCell(name, scale, seed, settings, schedule, tasks, params["threads"])
+
+
+def function_tasks(modes, settings: dict) -> mm.tasks.FunctionTasks:
+    """Returns the tasks of some modes by `regression.tasks` of params.yaml."""
+    return mm.tasks.FunctionTasks(
+        modes,
+        support=settings["support"],
+        queries=settings["query"],
+        noise=settings["noise"],
+        x_range=settings["x_range"],
+    )
 
 
 def held_out_path(scale: str) -> Path:

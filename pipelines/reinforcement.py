@@ -49,15 +49,20 @@ class PolicyCell(Cell):
         options = ("clip", "kl_penalty", "epochs", "discount", "gae_lambda", "outer_clip")
         common = {name: s[name] for name in (*options, "on_nonfinite")} | {"modes": self.modes}
         if s["method"] == "ProMP":
-            learner = rl.ProMP(policy, inner_loop, **common)
+            learner = rl.ProMP(policy, inner_loop=inner_loop, **common)
         elif s["method"] == "MultimodalProMP":
             encoder = rl.TrajectoryEncoder(
                 s["encoder_units"], s["encoder_window"], seed=derive_seed(self.seed, "encoder")
             )
             modulation = mm.modulation.FiLM(
-                shift=s["shift"], xavier=True, seed=derive_seed(self.seed, "modulation")
+                shift=s["shift"],
+                seed=derive_seed(self.seed, "modulation"),
+                kernel_initializer="glorot_uniform",
+                bias_initializer="zeros",
             )
-            learner = rl.MultimodalProMP(policy, encoder, modulation, inner_loop, **common)
+            learner = rl.MultimodalProMP(
+                policy, encoder=encoder, modulation=modulation, inner_loop=inner_loop, **common
+            )
         else:
             raise parameters.ParameterError(
                 f"the method of cell {self.name!r} is {s['method']!r}; expected ProMP or "

@@ -26,7 +26,8 @@ def dataset(batch, times=1):
 
 def mlp(seed=0, hidden=(5, 4), **kwargs):
     """A network whose weights are large enough for second-order terms to show."""
-    return mm.networks.MLP(hidden, stddev=0.7, seed=seed, **kwargs)
+    start = keras.initializers.RandomNormal(stddev=0.7)
+    return mm.networks.MLP(hidden, kernel_initializer=start, seed=seed, **kwargs)
 
 
 def keras_mlp(hidden=(5, 4), kind="functional"):
@@ -77,9 +78,9 @@ def learner(recipe="MMAML", network=None, modulation="film", loop=None, jit=Fals
     loop = inner_loop() if loop is None else loop
     if recipe == "MultiMAML":
         networks = network or [mlp(seed=0), mlp(seed=1)]
-        made = mm.MultiMAML(networks, loop, modes=MODES, **kwargs)
+        made = mm.MultiMAML(networks, inner_loop=loop, modes=MODES, **kwargs)
     elif recipe == "MAML":
-        made = mm.MAML(network or mlp(), loop, modes=MODES, **kwargs)
+        made = mm.MAML(network or mlp(), inner_loop=loop, modes=MODES, **kwargs)
     else:
         encoder = mm.encoders.SequenceEncoder(units=3, layers=1, seed=1)
         parts = {"encoder": encoder, "modulation": modulation, "modes": MODES}

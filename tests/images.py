@@ -34,12 +34,12 @@ def learner(recipe="MMAML", ways=3, jit=False, filters=(4, 4), statistics="query
     network = mm.networks.ConvNet(filters, outputs, statistics)
     loop = mm.InnerLoop(2, 0.1)
     if recipe == "ProtoNet":
-        made = mm.ProtoNet(network, ways, **kwargs)
+        made = mm.ProtoNet(network, ways=ways, **kwargs)
     elif recipe == "MAML":
-        made = mm.MAML(network, loop, **kwargs)
+        made = mm.MAML(network, inner_loop=loop, **kwargs)
     else:
         encoder = mm.encoders.ImageEncoder(filters, units=6)
-        made = mm.MMAML(network, encoder, "film", loop, **kwargs)
+        made = mm.MMAML(network, encoder=encoder, modulation="film", inner_loop=loop, **kwargs)
     made.compile(
         keras.optimizers.Adam(1e-2),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -57,7 +57,7 @@ def run(directory, checkpoint_every, ready):
     checkpoint._sync = lambda path: (time.sleep(SYNC_SECONDS), sync(path))
     train(
         factory.learner("MAML", loop=factory.inner_loop(1)),
-        mm.tasks.FunctionTasks(support=3, query=2),
+        mm.tasks.FunctionTasks(support=3, queries=2),
         iterations=WINDOWS * LOG_EVERY,
         batch=4,
         seed=1,

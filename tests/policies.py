@@ -31,13 +31,17 @@ def learner(recipe="MultimodalProMP", steps=1, learning_rate=0.3, loop=None, **k
     inner_loop = mm.InnerLoop(steps, learning_rate, **(loop or {}))
     settings = {"epochs": 2, "modes": MODES} | kwargs
     if recipe == "MultiProMP":
-        return rl.MultiProMP([policy(0), policy(1)], inner_loop, **settings)
+        return rl.MultiProMP([policy(0), policy(1)], inner_loop=inner_loop, **settings)
     network = settings.pop("network", None) or policy()
     if recipe == "ProMP":
-        return rl.ProMP(network, inner_loop, **settings)
-    modulation = settings.pop("modulation", mm.modulation.FiLM(shift=False, xavier=True, seed=2))
+        return rl.ProMP(network, inner_loop=inner_loop, **settings)
+    modulation = settings.pop("modulation", None) or mm.modulation.FiLM(
+        shift=False, kernel_initializer="glorot_uniform", bias_initializer="zeros", seed=2
+    )
     encoder = rl.TrajectoryEncoder(units=3, seed=1)
-    return rl.MultimodalProMP(network, encoder, modulation, inner_loop, **settings)
+    return rl.MultimodalProMP(
+        network, encoder=encoder, modulation=modulation, inner_loop=inner_loop, **settings
+    )
 
 
 def built(*args, **kwargs):

@@ -100,7 +100,7 @@ def test_one_task_without_inner_steps_trains_as_keras_does(model, optimizer, los
     own = MODELS[model]()
     ours = subclassed(WithoutTraining) if model == "subclassed" else MODELS[model]()
     ours.set_weights(own.get_weights())
-    learner = mm.MAML(networks(ours), mm.InnerLoop(0), outer_clip=None)
+    learner = mm.MAML(networks(ours), inner_loop=mm.InnerLoop(0), outer_clip=None)
     own.compile(OPTIMIZERS[optimizer](), LOSSES[loss]())
     learner.compile(OPTIMIZERS[optimizer](), LOSSES[loss]())
     shown = []
@@ -125,7 +125,7 @@ def test_what_a_model_adds_to_the_loss_joins_the_inner_loop():
     """An inner step on a task is a step of Keras's SGD on its support set."""
     own, ours = MODELS["regularised"](), MODELS["regularised"]()
     ours.set_weights(own.get_weights())
-    learner = mm.MAML(ours, mm.InnerLoop(1, 0.1))
+    learner = mm.MAML(ours, inner_loop=mm.InnerLoop(1, 0.1))
     learner.compile("sgd", "mse")
     own.compile(keras.optimizers.SGD(0.1), "mse")
     (x, y), (q, t) = vectors(0), vectors(1)
@@ -154,7 +154,13 @@ class MeanEncoder(layers.Layer):
 
 
 def with_encoder(encoder, jit=False, **kwargs):
-    learner = mm.MMAML(factory.mlp(), encoder, "film", factory.inner_loop(1), outer_clip=None)
+    learner = mm.MMAML(
+        factory.mlp(),
+        encoder=encoder,
+        modulation="film",
+        inner_loop=factory.inner_loop(1),
+        outer_clip=None,
+    )
     learner.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=jit, **kwargs)
     learner.build_for(factory.episodes())
     return learner

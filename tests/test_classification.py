@@ -51,7 +51,7 @@ def test_prototypes_take_no_steps():
     report = mm.evaluate(learner, held_out, curve=3)
     assert np.ptp(report.measures["accuracy"], axis=0).max() == 0
     with pytest.raises(ValueError, match="ProtoNet has no inner_loop"):
-        mm.ProtoNet(mm.networks.ConvNet((4,), None), 3, inner_loop=mm.InnerLoop())
+        mm.ProtoNet(mm.networks.ConvNet((4,), None), ways=3, inner_loop=mm.InnerLoop())
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -128,10 +128,10 @@ def test_mixed_precision_is_close_to_single(recipe):
         network = mm.networks.ConvNet((4, 4), 3, dtype=policy)
         loop = mm.InnerLoop(2, 0.1)
         if recipe == "MAML":
-            learner = mm.MAML(network, loop)
+            learner = mm.MAML(network, inner_loop=loop)
         else:
             encoder = mm.encoders.ImageEncoder((4, 4), units=6, dtype=policy)
-            learner = mm.MMAML(network, encoder, "film", loop)
+            learner = mm.MMAML(network, encoder=encoder, modulation="film", inner_loop=loop)
         learner.compile(
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False
         )

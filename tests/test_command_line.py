@@ -25,7 +25,10 @@ def models(tmp_path_factory):
     """Learners by name, exported into one folder."""
     folder = tmp_path_factory.mktemp("models")
     learners = {recipe: factory.learner(recipe) for recipe in ("MAML", "MultiMAML", "MMAML")}
-    wide = mm.MAML(mm.networks.MLP((4,), outputs=2, stddev=0.7), factory.inner_loop())
+    wide = mm.MAML(
+        mm.networks.MLP((4,), outputs=2, kernel_initializer="glorot_uniform"),
+        inner_loop=factory.inner_loop(),
+    )
     wide.compile(loss="mse", jit_compile=False)
     wide.build(((None, None, 3), (None, None, 2)))
     learners["wide"] = wide
@@ -217,7 +220,7 @@ def test_numbers_too_large_are_refused(adapt, support, query, parts):
 
 
 def test_a_model_of_another_precision_gets_it(adapt, models, float64):
-    learner = mm.MAML(mm.networks.MLP((4,)), factory.inner_loop())
+    learner = mm.MAML(mm.networks.MLP((4,)), inner_loop=factory.inner_loop())
     learner.compile(loss="mse", jit_compile=False)
     learner.build(((None, None, 1), (None, None, 1)))
     learner.export(models[0] / "double")

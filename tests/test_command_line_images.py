@@ -63,9 +63,9 @@ def expected(learner, folder, names=NAMES, **kwargs):
 def models(tmp_path_factory):
     """Learners by name, exported into one folder."""
     folder = tmp_path_factory.mktemp("models")
-    gray = mm.ProtoNet(mm.networks.ConvNet((4,), None), 3)
-    wide = mm.ProtoNet(mm.networks.ConvNet((4,), None), 3)
-    vectors = mm.MAML(mm.networks.MLP((4,), outputs=3), mm.InnerLoop(1, 0.1))
+    gray = mm.ProtoNet(mm.networks.ConvNet((4,), None), ways=3)
+    wide = mm.ProtoNet(mm.networks.ConvNet((4,), None), ways=3)
+    vectors = mm.MAML(mm.networks.MLP((4,), outputs=3), inner_loop=mm.InnerLoop(1, 0.1))
     learners = {"MAML": images.learner("MAML"), "fewer": images.learner("MMAML", fewer_ways=True)}
     for name, learner, shape in (
         ("gray", gray, (12, 12, 1)),

@@ -70,10 +70,12 @@ def network(**kwargs):
 def learner(recipe="MMAML", steps=2, jit=False, form="auto", **loop):
     inner_loop = mm.InnerLoop(steps, 0.3, clip=5.0, **loop)
     if recipe == "MAML":
-        made = mm.MAML(network(form=form), inner_loop)
+        made = mm.MAML(network(form=form), inner_loop=inner_loop)
     else:
         encoder = mm.encoders.ImageEncoder((3, 4), units=5, form=form, seed=1)
-        made = mm.MMAML(network(form=form), encoder, "film", inner_loop)
+        made = mm.MMAML(
+            network(form=form), encoder=encoder, modulation="film", inner_loop=inner_loop
+        )
     made.compile(
         keras.optimizers.Adam(1e-2),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -185,7 +187,7 @@ def test_forward_pass_equals_numpy(float64, form, statistics):
 def test_predictions_depend_on_the_other_queries_only_with_their_statistics(float64):
     batch = episodes()
     for statistics, depends in (("query", True), ("support", False)):
-        made = mm.MAML(network(statistics=statistics), mm.InnerLoop(1, 0.1))
+        made = mm.MAML(network(statistics=statistics), inner_loop=mm.InnerLoop(1, 0.1))
         made.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         made.build_for(batch)
         predict = made.adapt(batch.support_x, batch.support_y)

@@ -23,7 +23,7 @@ def learner():
 
 @pytest.fixture(scope="module")
 def held_out():
-    return mm.tasks.FunctionTasks(MODES, support=3, query=4).held_out(6, seed=1)
+    return mm.tasks.FunctionTasks(MODES, support=3, queries=4).held_out(6, seed=1)
 
 
 def errors(learner, episodes, steps=None):
@@ -175,7 +175,7 @@ def test_the_first_tasks_of_each_mode_on_request(learner, held_out):
 
 
 def test_a_distribution_draws_its_own_tasks(learner):
-    tasks = mm.tasks.FunctionTasks(MODES, support=3, query=4)
+    tasks = mm.tasks.FunctionTasks(MODES, support=3, queries=4)
     found = mm.evaluate(learner, tasks, np.int64(2), seed=np.int64(3), steps=np.int64(1))
     assert found.digest == tasks.held_out(2, 3).digest() and found.steps == 1
     squared, _ = errors(learner, tasks.held_out(2, 3).episodes, 1)
@@ -241,7 +241,7 @@ def test_a_curve_may_be_an_array(learner, held_out):
 def test_learners_that_are_not_ready_are_refused(held_out):
     with pytest.raises(ValueError, match="not compiled; call compile"):
         mm.evaluate(factory.learner("MAML", jit=None), held_out)
-    new = mm.MAML(factory.mlp(), factory.inner_loop())
+    new = mm.MAML(factory.mlp(), inner_loop=factory.inner_loop())
     new.compile("adam", "mse", jit_compile=False)
     with pytest.raises(ValueError, match="no weights yet; train it"):
         mm.evaluate(new, held_out)
@@ -340,7 +340,7 @@ def test_class_labels_and_one_hot_targets():
         mm.evaluate(classifier, wrong)
 
     one_hot = batch._replace(support_y=np.eye(3)[batch.support_y], query_y=np.eye(3)[batch.query_y])
-    other = mm.MAML(mm.networks.ConvNet((4, 4), 3), mm.InnerLoop(2, 0.1))
+    other = mm.MAML(mm.networks.ConvNet((4, 4), 3), inner_loop=mm.InnerLoop(2, 0.1))
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     other.compile("adam", loss, metrics=["accuracy"], jit_compile=False)
     other.build_for(one_hot)

@@ -229,7 +229,7 @@ def test_nothing_but_a_saved_model_is_replaced(tmp_path, kind):
 
 
 def unbuilt():
-    learner = mm.MAML(factory.mlp(), factory.inner_loop())
+    learner = mm.MAML(factory.mlp(), inner_loop=factory.inner_loop())
     learner.compile()
     return learner
 

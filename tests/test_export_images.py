@@ -119,7 +119,7 @@ def keras_learner(last, loss):
             keras.layers.Dense(3, last, kernel_initializer=keras.initializers.GlorotUniform(1)),
         ]
     )
-    learner = mm.MAML(network, mm.InnerLoop(1, 0.1))
+    learner = mm.MAML(network, inner_loop=mm.InnerLoop(1, 0.1))
     learner.compile(loss=loss)
     learner.build(((None, None, 8, 8, 3), (None, None)))
     return learner

@@ -73,7 +73,7 @@ def test_the_methods_for_one_batch_are_steps_of_fit():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
-ENDLESS = mm.tasks.FunctionTasks(factory.MODES, support=3, query=2)
+ENDLESS = mm.tasks.FunctionTasks(factory.MODES, support=3, queries=2)
 WRONG = {
     "fit on an endless dataset": (lambda m: m.fit(ENDLESS.dataset(4, 0)), "steps_per_epoch"),
     "validation on an endless dataset": (
@@ -152,7 +152,9 @@ def test_a_learner_is_copied_and_described(built, tmp_path):
     made = learner("MMAML")
     if not built:
         made = mm.MMAML(
-            factory.mlp(), mm.encoders.SequenceEncoder(3, 1), inner_loop=factory.inner_loop()
+            factory.mlp(),
+            encoder=mm.encoders.SequenceEncoder(3, 1),
+            inner_loop=factory.inner_loop(),
         )
     made.save(tmp_path / "learner.keras")
     copies = [keras.models.load_model(tmp_path / "learner.keras")]
@@ -220,9 +222,9 @@ def test_parts_of_another_keras_are_refused():
 
     Sequential.__module__ = "tf_keras.src.engine.sequential"
     with pytest.raises(ValueError, match=r"got a tf_keras\.src\.engine\.sequential\.Sequential"):
-        mm.MAML(Sequential(), mm.InnerLoop())
+        mm.MAML(Sequential(), inner_loop=mm.InnerLoop())
     with pytest.raises(ValueError, match=r"the encoder is a tf_keras"):
-        mm.MMAML(factory.mlp(), Sequential(), inner_loop=mm.InnerLoop())
+        mm.MMAML(factory.mlp(), encoder=Sequential(), inner_loop=mm.InnerLoop())
 
 
 def test_distribution_strategies_are_refused(monkeypatch):
@@ -302,7 +304,7 @@ def test_more_than_a_thousand_variables_keep_their_order():
     net = keras.Sequential([keras.Input((1,))])
     for units in (2, 3) * 260:
         net.add(keras.layers.Dense(units))
-    made = mm.MAML(keras.Sequential([net, keras.layers.Dense(1)]), mm.InnerLoop(0))
+    made = mm.MAML(keras.Sequential([net, keras.layers.Dense(1)]), inner_loop=mm.InnerLoop(0))
     made.compile("sgd", "mse")
     made.build(((None, None, 1), (None, None, 1)))
     state = learner_state(made)

@@ -42,7 +42,7 @@ def test_training_reduces_the_loss_and_reports_it_by_mode(recipe):
 def test_an_ordinary_keras_model_trains():
     loop = mm.InnerLoop(2, learning_rate=0.01)
     learner = factory.learner("MMAML", network=factory.keras_mlp(), loop=loop, jit="auto")
-    tasks = mm.tasks.FunctionTasks(query=10)
+    tasks = mm.tasks.FunctionTasks(queries=10)
     history = learner.fit(tasks.dataset(8, seed=0), epochs=4, steps_per_epoch=30, verbose=0).history
     assert history["loss"][-1] < 0.8 * history["loss"][0]
     report = mm.evaluate(learner, tasks, tasks_per_mode=6, batch=5)
@@ -182,7 +182,7 @@ def test_a_bank_refuses_networks_that_compute_differently(settings, message):
 
 
 def test_two_runs_of_one_seed_are_identical_and_two_seeds_are_not():
-    tasks = mm.tasks.FunctionTasks(support=3, query=2)
+    tasks = mm.tasks.FunctionTasks(support=3, queries=2)
 
     def train(learner, seed):
         learner.fit(tasks.dataset(4, seed=seed), steps_per_epoch=5, verbose=0)
@@ -372,7 +372,7 @@ def test_episodes_of_double_precision_train_and_are_evaluated_like_single():
 
 def test_a_network_without_an_axis_of_outputs_trains_on_targets_without_one():
     layers = [keras.Input((1,)), keras.layers.Dense(1), keras.layers.Reshape(())]
-    learner = mm.MAML(keras.Sequential(layers), mm.InnerLoop(1, 0.1))
+    learner = mm.MAML(keras.Sequential(layers), inner_loop=mm.InnerLoop(1, 0.1))
     learner.compile(loss=lambda y, p: tf.square(y - p))
     batch = factory.episodes()
     flat = batch._replace(support_y=batch.support_y[..., 0], query_y=batch.query_y[..., 0])
@@ -409,17 +409,26 @@ def test_mixed_precision_for_all_of_keras_trains(recipe):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: mm.MMAML(factory.mlp(), None), "needs an encoder"),
-        (lambda: mm.MAML(factory.mlp(), mm.InnerLoop(), modulation="film"), "MAML has no"),
-        (lambda: mm.MAML("mlp", mm.InnerLoop()), "a task network is"),
+        (lambda: mm.MMAML(factory.mlp(), encoder=None), "needs an encoder"),
         (
-            lambda: mm.MAML(factory.mlp(), mm.InnerLoop(), outer_clip=0),
+            lambda: mm.MAML(factory.mlp(), inner_loop=mm.InnerLoop(), modulation="film"),
+            "MAML has no",
+        ),
+        (lambda: mm.MAML("mlp", inner_loop=mm.InnerLoop()), "a task network is"),
+        (
+            lambda: mm.MAML(factory.mlp(), inner_loop=mm.InnerLoop(), outer_clip=0),
             "outer_clip=0: expected a finite positive",
         ),
         (lambda: factory.learner("MAML", on_nonfinite="ignore"), "on_nonfinite is 'ignore'"),
-        (lambda: mm.MultiMAML([factory.mlp()], mm.InnerLoop(), modes=("a", "b")), "one per mode"),
+        (
+            lambda: mm.MultiMAML([factory.mlp()], inner_loop=mm.InnerLoop(), modes=("a", "b")),
+            "one per mode",
+        ),
         (lambda: factory.learner("MAML", jit=None).call(factory.episodes()[:3]), "compile"),
-        (lambda: mm.MAML(factory.mlp(), mm.InnerLoop()).adapt([[1.0]], [[1.0]]), "no weights yet"),
+        (
+            lambda: mm.MAML(factory.mlp(), inner_loop=mm.InnerLoop()).adapt([[1.0]], [[1.0]]),
+            "no weights yet",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(make, message):
@@ -430,7 +439,7 @@ def test_parts_that_do_not_fit_are_refused(make, message):
 def test_outputs_that_do_not_fit_the_targets_are_refused():
     batch = factory.episodes()
     wide = batch._replace(support_y=tf.ones((4, 3, 2)), query_y=tf.ones((4, 2, 2)))
-    learner = mm.MAML(factory.mlp(), mm.InnerLoop())
+    learner = mm.MAML(factory.mlp(), inner_loop=mm.InnerLoop())
     learner.compile()
     with pytest.raises(ValueError, match=r"outputs of shape \(1,\) per point, the targets have"):
         learner.fit(dataset(wide), verbose=0)
@@ -444,6 +453,6 @@ def test_an_encoder_that_does_not_fit_is_refused():
         def call(self, support_x, support_y):
             return support_x
 
-    learner = mm.MMAML(factory.mlp(), Bad(units=2))
+    learner = mm.MMAML(factory.mlp(), encoder=Bad(units=2))
     with pytest.raises(ValueError, match=r"expected \[T, E\]"):
         learner.build_for(factory.episodes())

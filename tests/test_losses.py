@@ -69,7 +69,7 @@ def classifier(loss, activation=None, outputs=3, targets=()):
     """An untrained classifier of vectors, and one batch for it."""
     dense = keras.layers.Dense(outputs, activation)
     net = keras.Sequential([keras.Input((2,)), dense])
-    learner = mm.MAML(net, mm.InnerLoop(1, 0.1))
+    learner = mm.MAML(net, inner_loop=mm.InnerLoop(1, 0.1))
     learner.compile("sgd", loss, jit_compile=False)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 6, 2)).astype("f")

@@ -31,11 +31,13 @@ def wrapped(*inner, shape=(1,), outputs=1):
 
 
 def multimodal(network, encoder, modulation="film"):
-    return mm.MMAML(network, encoder, modulation, mm.InnerLoop(2, 0.1, clip=10.0))
+    return mm.MMAML(
+        network, encoder=encoder, modulation=modulation, inner_loop=mm.InnerLoop(2, 0.1, clip=10.0)
+    )
 
 
 def plain(network):
-    return mm.MAML(network, mm.InnerLoop(2, 0.1))
+    return mm.MAML(network, inner_loop=mm.InnerLoop(2, 0.1))
 
 
 CASES = {

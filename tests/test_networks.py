@@ -70,7 +70,7 @@ def test_shared_and_per_task_weights_agree():
 
 def test_bias_transformation_is_an_input_of_its_own():
     """With the vector joined to x, the first layer sees [x, vector]."""
-    network = mm.networks.MLP((4,), bias_transformation=2, stddev=1.0)
+    network = mm.networks.MLP((4,), bias_transformation=2, kernel_initializer="glorot_uniform")
     network.build((None, 1))
     network.input_bias.assign([0.5, -1.0])
     x = np.array([[2.0]], np.float32)
@@ -127,7 +127,7 @@ def test_encoder_gives_the_same_for_known_and_unknown_numbers_of_points():
 
 def test_published_sizes():
     tasks = mm.tasks.FunctionTasks()
-    learner = mm.MMAML(mm.networks.MLP(), mm.encoders.SequenceEncoder())
+    learner = mm.MMAML(mm.networks.MLP(), encoder=mm.encoders.SequenceEncoder())
     learner.compile()
     learner.build_for(tasks.sample(2, 0))
     assert learner.network.count_params() == 20_501
@@ -139,7 +139,7 @@ def test_published_sizes():
 
 
 def test_published_initialisation():
-    learner = mm.MMAML(mm.networks.MLP(), mm.encoders.SequenceEncoder())
+    learner = mm.MMAML(mm.networks.MLP(), encoder=mm.encoders.SequenceEncoder())
     learner.compile()
     learner.build_for(mm.tasks.FunctionTasks().sample(2, 0))
     kernel = learner.network.dense[1].kernel.numpy()
@@ -211,7 +211,7 @@ def dense_model():
         (lambda: mm.networks.KerasNetwork(dense_model(), statistics="all"), "expected one of"),
         (lambda: mm.networks.MLP(()), r"hidden=\(\): expected at least one"),
         (lambda: mm.networks.MLP((4, 0)), "hidden=0: expected a whole number"),
-        (lambda: mm.networks.MLP(stddev=-1), "stddev=-1: expected a finite positive"),
+        (lambda: mm.networks.MLP(kernel_initializer=-1), "kernel_initializer=-1: expected a Keras"),
         (lambda: mm.networks.MLP(seed="3"), "seed='3': expected a whole number"),
         (lambda: mm.networks.ConvNet((True,)), "filters=True: expected a whole number"),
         (lambda: mm.modulation.FiLM(shift="no"), "shift='no': expected True or False"),

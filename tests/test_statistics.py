@@ -31,7 +31,7 @@ def images(statistics):
 
 
 def learner(network, loss="mse", **kwargs):
-    made = mm.MAML(network, mm.InnerLoop(1, 0.1), **kwargs)
+    made = mm.MAML(network, inner_loop=mm.InnerLoop(1, 0.1), **kwargs)
     made.compile(keras.optimizers.SGD(0.1), loss, jit_compile=False)
     return made
 
@@ -124,7 +124,7 @@ def modulated(between, modulation, names=None):
             return tf.reduce_mean(support_y, axis=1)
 
     network = mm.networks.KerasNetwork(net, modulated=names)
-    made = mm.MMAML(network, Mean(), modulation, mm.InnerLoop(1, 0.1))
+    made = mm.MMAML(network, encoder=Mean(), modulation=modulation, inner_loop=mm.InnerLoop(1, 0.1))
     made.compile("sgd", "mse")
     made.build_for(mm.Episodes(x, y, x, y))
     return made

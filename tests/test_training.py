@@ -21,7 +21,7 @@ from mmaml_tf.checkpoint import CheckpointMismatchError, Checkpoints
 from mmaml_tf.training import Validation, train
 
 CONFIG = {"seed": 3}
-TASKS = mm.tasks.FunctionTasks(support=3, query=2)
+TASKS = mm.tasks.FunctionTasks(support=3, queries=2)
 
 
 def checkpoints(directory, config=CONFIG):
@@ -428,7 +428,7 @@ def test_validation_falls_on_whole_rows():
 @pytest.mark.parametrize(
     "tasks",
     [
-        mm.tasks.FunctionTasks(modes=("sinusoid",), support=2, query=2),
+        mm.tasks.FunctionTasks(modes=("sinusoid",), support=2, queries=2),
         images.tasks(),
         rl.GoalTasks("point_mass", modes=1),
     ],

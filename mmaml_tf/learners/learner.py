@@ -16,6 +16,7 @@ from mmaml_tf.learners.episode_inputs import EpisodeInputs
 from mmaml_tf.learners.predictor import Predictor
 from mmaml_tf.losses import TaskLoss
 from mmaml_tf.meta_learner import MetaLearner
+from mmaml_tf.names import checked
 
 
 class Learner(EpisodeInputs):
@@ -23,9 +24,9 @@ class Learner(EpisodeInputs):
 
     Args:
         network: see `MetaLearner`.
-        inner_loop: see `MetaLearner`.
         encoder: layer from (support_x, support_y) to task embeddings `[T, E]`, or None.
         modulation: see `MetaLearner`.
+        inner_loop: see `MetaLearner`.
         fewer_ways: for classification, whether a task may have fewer classes than the network
             has outputs; it then uses the first ones, as many as its support labels say, and the
             others stay out of the softmax.
@@ -37,17 +38,20 @@ class Learner(EpisodeInputs):
 
     settings = (*MetaLearner.settings, "fewer_ways")
 
+    @checked()
     def __init__(
         self,
         network: keras.Model,
-        inner_loop: InnerLoop,
+        *,
         encoder: keras.layers.Layer | None = None,
         modulation: modulation_lib.Modulation | str | None = None,
-        *,
+        inner_loop: InnerLoop | None = None,
         fewer_ways: bool = False,
         **kwargs,
     ):
-        super().__init__(network, inner_loop, encoder, modulation, **kwargs)
+        super().__init__(
+            network, encoder=encoder, modulation=modulation, inner_loop=inner_loop, **kwargs
+        )
         self.fewer_ways = flag("fewer_ways", fewer_ways)
 
     # -- the forward pass -------------------------------------------------------------------

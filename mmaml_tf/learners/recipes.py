@@ -5,23 +5,18 @@ import keras
 from mmaml_tf.bank import Bank
 from mmaml_tf.inner_loop import InnerLoop
 from mmaml_tf.learners.learner import Learner
+from mmaml_tf.modulation import Modulation
+from mmaml_tf.names import checked
 
 
 @keras.saving.register_keras_serializable("mmaml_tf")
 class MAML(Learner):
     """Model-agnostic meta-learning (Finn et al. 2017): one initialisation for all tasks.
 
-    Args:
-        network: see `Learner`.
-        inner_loop: see `Learner`.
-        **kwargs: see `Learner`.
+    It takes the arguments of `Learner`, but no encoder and no modulation; `MMAML` has them.
     """
 
-    def __init__(self, network, inner_loop, **kwargs):
-        for part in ("encoder", "modulation"):
-            if kwargs.pop(part, None) is not None:
-                raise ValueError(f"MAML has no {part}; use MMAML.")
-        super().__init__(network, inner_loop, **kwargs)
+    without = ("encoder", "modulation")
 
 
 @keras.saving.register_keras_serializable("mmaml_tf")
@@ -34,29 +29,38 @@ class MMAML(Learner):
         modulation: see `Learner`.
         inner_loop: see `Learner`.
         **kwargs: see `Learner`.
+
+    Raises:
+        ValueError: without encoder or modulation, see also `Learner`.
     """
 
-    def __init__(self, network, encoder, modulation="film", inner_loop=None, **kwargs):
+    @checked()
+    def __init__(
+        self,
+        network: keras.Model,
+        *,
+        encoder: keras.layers.Layer,
+        modulation: Modulation | str = "film",
+        inner_loop: InnerLoop | None = None,
+        **kwargs,
+    ):
         if encoder is None or modulation is None:
-            raise ValueError("MMAML needs an encoder and a modulation; use MAML without them.")
-        inner_loop = InnerLoop() if inner_loop is None else inner_loop
-        super().__init__(network, inner_loop, encoder, modulation, **kwargs)
+            raise ValueError(
+                f"{type(self).__name__} needs an encoder and a modulation; use MAML without them."
+            )
+        super().__init__(
+            network, encoder=encoder, modulation=modulation, inner_loop=inner_loop, **kwargs
+        )
 
 
 @keras.saving.register_keras_serializable("mmaml_tf")
 class LSTMLearner(MMAML):
     """Encoder and modulated network trained to predict without any inner step.
 
-    Args:
-        network: see `Learner`.
-        encoder: see `Learner`.
-        modulation: see `Learner`.
-        **kwargs: see `Learner`.
+    It takes the arguments of `MMAML`, but no inner loop.
     """
 
-    def __init__(self, network, encoder, modulation="film", **kwargs):
-        kwargs.pop("inner_loop", None)
-        super().__init__(network, encoder, modulation, InnerLoop(steps=0), **kwargs)
+    without = ("inner_loop",)
 
 
 @keras.saving.register_keras_serializable("mmaml_tf")

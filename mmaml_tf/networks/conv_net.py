@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from mmaml_tf import layers
+from mmaml_tf import initializers, layers
 from mmaml_tf.arguments import whole_number, whole_numbers
 from mmaml_tf.networks.task_network import TaskNetwork
-from mmaml_tf.seeds import derive_seed
 
 
 @keras.saving.register_keras_serializable("mmaml_tf")
@@ -17,7 +16,7 @@ class ConvNet(TaskNetwork):
 
     Each block is a 3×3 convolution of stride 2, normalisation by batch statistics without learned
     scale or shift, the modulation, and a ReLU. The mean over positions goes to a linear layer.
-    Kernels start Xavier-uniform, biases at zero. Images are `[H, W, C]` with values in [0, 1].
+    Biases start at zero. Images are `[H, W, C]` with values in [0, 1].
 
     The statistics are those of the batch at hand, in training as at inference: the support set
     while adapting, and for the queries either the queries themselves ("query", transductive, as
@@ -28,6 +27,8 @@ class ConvNet(TaskNetwork):
         outputs: number of classes N, or None to stop at the mean over positions.
         statistics: "query" or "support".
         form: how per-task kernels are applied, see `layers.conv2d`.
+        kernel_initializer: Keras initializer of the kernels, or its name. Each layer draws values
+            of its own.
         seed: seed of the initialisation.
 
     Raises:
@@ -40,6 +41,7 @@ class ConvNet(TaskNetwork):
         outputs: int | None = 5,
         statistics: str = "query",
         form: str = "auto",
+        kernel_initializer="glorot_uniform",
         seed: int = 0,
         **kwargs,
     ):
@@ -56,17 +58,18 @@ class ConvNet(TaskNetwork):
         self.statistics = statistics
         self.form = form
         self.seed = seed
-        initializers = [
-            keras.initializers.GlorotUniform(derive_seed(seed, "ConvNet", i))
-            for i in range(len(self.filters) + 1)
-        ]
+        self.kernel_initializer = initializers.get("kernel_initializer", kernel_initializer)
+        *of_blocks, of_head = (
+            initializers.for_layer(self.kernel_initializer, seed, "ConvNet", i)
+            for i in range(len(filters) + 1)
+        )
         self.convolutions = [
-            layers.Conv2D(size, initializer, dtype=self.dtype_policy)
-            for size, initializer in zip(self.filters, initializers, strict=False)
+            layers.Conv2D(size, kernel_initializer=initializer, dtype=self.dtype_policy)
+            for size, initializer in zip(filters, of_blocks, strict=True)
         ]
         self.dense = None
         if outputs is not None:
-            self.dense = layers.Dense(outputs, initializers[-1], dtype=self.dtype_policy)
+            self.dense = layers.Dense(outputs, of_head, dtype=self.dtype_policy)
 
     @property
     def modulated_widths(self):
@@ -145,6 +148,7 @@ class ConvNet(TaskNetwork):
             "outputs": self.outputs_size,
             "statistics": self.statistics,
             "form": self.form,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "seed": self.seed,
             "name": self.name,
             "dtype": self.dtype_policy,

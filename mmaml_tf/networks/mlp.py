@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from mmaml_tf import layers
-from mmaml_tf.arguments import positive_number, whole_number, whole_numbers
+from mmaml_tf import initializers, layers
+from mmaml_tf.arguments import whole_number, whole_numbers
+from mmaml_tf.names import checked
 from mmaml_tf.networks.task_network import TaskNetwork
-from mmaml_tf.seeds import derive_seed
 
 
 @keras.saving.register_keras_serializable("mmaml_tf")
@@ -24,8 +24,8 @@ class MLP(TaskNetwork):
         bias_transformation: size of a learned vector, starting at zero and adapted with the
             other weights, that is joined to the input (Finn et al. 2017b; the MAML baseline of
             the MMAML paper uses 20). 0 for none.
-        stddev: standard deviation of the initial kernels, which are normal; None for
-            Xavier-uniform ones.
+        kernel_initializer: Keras initializer of the kernels, or its name; None for the published
+            one, normal with standard deviation 0.01. Each layer draws values of its own.
         seed: seed of the initialisation.
         activation: name of a Keras activation, that of the hidden layers.
 
@@ -33,12 +33,13 @@ class MLP(TaskNetwork):
         ValueError: for sizes that are no positive whole numbers.
     """
 
+    @checked(stddev="kernel_initializer, such as keras.initializers.RandomNormal(stddev=0.01)")
     def __init__(
         self,
         hidden: Sequence[int] = (100, 100, 100),
         outputs: int = 1,
         bias_transformation: int = 0,
-        stddev: float | None = 0.01,
+        kernel_initializer=None,
         seed: int = 0,
         activation: str = "relu",
         **kwargs,
@@ -47,7 +48,7 @@ class MLP(TaskNetwork):
         self.hidden = whole_numbers("hidden", hidden)
         self.outputs_size = whole_number("outputs", outputs)
         self.bias_transformation = whole_number("bias_transformation", bias_transformation, 0)
-        self.stddev = None if stddev is None else positive_number("stddev", stddev)
+        self.kernel_initializer = initializers.get("kernel_initializer", kernel_initializer)
         self.seed = whole_number("seed", seed, None)
         self.activation = activation
         self._activate = keras.activations.get(activation)
@@ -57,10 +58,9 @@ class MLP(TaskNetwork):
         ]
 
     def _initializer(self, layer):
-        seed = derive_seed(self.seed, "MLP", layer)
-        if self.stddev is None:
-            return keras.initializers.GlorotUniform(seed)
-        return keras.initializers.RandomNormal(stddev=self.stddev, seed=seed)
+        published = keras.initializers.RandomNormal(stddev=0.01)
+        chosen = published if self.kernel_initializer is None else self.kernel_initializer
+        return initializers.for_layer(chosen, self.seed, "MLP", layer)
 
     @property
     def modulated_widths(self):
@@ -115,7 +115,7 @@ class MLP(TaskNetwork):
             "hidden": self.hidden,
             "outputs": self.outputs_size,
             "bias_transformation": self.bias_transformation,
-            "stddev": self.stddev,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "seed": self.seed,
             "activation": self.activation,
             "name": self.name,

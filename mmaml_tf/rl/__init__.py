@@ -1,8 +1,9 @@
 """Multimodal meta-reinforcement learning. Importing it registers the environments."""
 
+from mmaml_tf.names import moved
 from mmaml_tf.rl import environments
 from mmaml_tf.rl.encoders import TrajectoryEncoder
-from mmaml_tf.rl.evaluation import evaluate
+from mmaml_tf.rl.evaluation import PolicyReport
 from mmaml_tf.rl.goal_modes import GoalModes
 from mmaml_tf.rl.goals import Goals, GoalTasks, HeldOutGoals
 from mmaml_tf.rl.learners import MultimodalProMP, MultiProMP, ProMP
@@ -19,9 +20,11 @@ __all__ = [
     "MultiProMP",
     "MultimodalProMP",
     "PolicyLearner",
+    "PolicyReport",
     "ProMP",
     "Trajectories",
     "TrajectoryEncoder",
     "environments",
-    "evaluate",
 ]
+
+__getattr__ = moved(__name__, evaluate="mmaml_tf.evaluate")

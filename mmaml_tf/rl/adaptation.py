@@ -8,12 +8,15 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import keras
 import tensorflow as tf
 
 from mmaml_tf.arguments import real_number, whole_number
 from mmaml_tf.fitting import refuse_strategy
 from mmaml_tf.inner_loop import InnerLoop, check_steps
 from mmaml_tf.meta_learner import MetaLearner
+from mmaml_tf.modulation import Modulation
+from mmaml_tf.names import checked
 from mmaml_tf.rl import advantages as advantages_lib
 from mmaml_tf.rl import promp
 from mmaml_tf.rl.encoders import TrajectoryEncoder
@@ -58,10 +61,10 @@ class AdaptivePolicy(MetaLearner):
 
     Args:
         network: a `GaussianPolicy`.
-        inner_loop: see `MetaLearner`.
         encoder: a `TrajectoryEncoder`, or another layer from `Trajectories` to embeddings
             `[T, E]`, or None.
         modulation: see `MetaLearner`.
+        inner_loop: see `MetaLearner`.
         discount: discount per step of the advantages.
         gae_lambda: λ of the generalised advantages.
         outer_clip: see `MetaLearner`; none by default, as published.
@@ -74,13 +77,14 @@ class AdaptivePolicy(MetaLearner):
     batch_type = Goals
     settings = (*MetaLearner.settings, "discount", "gae_lambda")
 
+    @checked()
     def __init__(
         self,
-        network,
-        inner_loop: InnerLoop,
-        encoder=None,
-        modulation=None,
+        network: keras.Model,
         *,
+        encoder: keras.layers.Layer | None = None,
+        modulation: Modulation | str | None = None,
+        inner_loop: InnerLoop | None = None,
         discount: float = 0.99,
         gae_lambda: float = 1.0,
         outer_clip: float | None = None,
@@ -91,8 +95,15 @@ class AdaptivePolicy(MetaLearner):
                 f"the network is a {type(network).__name__}, which gives no distribution of "
                 "actions; expected a mmaml_tf.rl.GaussianPolicy."
             )
-        super().__init__(network, inner_loop, encoder, modulation, outer_clip=outer_clip, **kwargs)
-        if encoder is not None and inner_loop.steps == 0:
+        super().__init__(
+            network,
+            encoder=encoder,
+            modulation=modulation,
+            inner_loop=inner_loop,
+            outer_clip=outer_clip,
+            **kwargs,
+        )
+        if encoder is not None and self.inner_loop.steps == 0:
             raise ValueError(
                 "inner steps is 0, and a policy is modulated from its first inner step on: the "
                 "encoder would be of no use. Take one step or more, or no encoder."

@@ -1,11 +1,12 @@
 """Evaluation of policy learners on held-out goals."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from mmaml_tf.arguments import whole_number
-from mmaml_tf.evaluation import check_ready
+from mmaml_tf.evaluation import check_ready, evaluation_of
 from mmaml_tf.report import Report
 from mmaml_tf.rl.goals import GoalTasks, HeldOutGoals
 from mmaml_tf.rl.policy_learner import PolicyLearner
@@ -30,25 +31,27 @@ class Examples(NamedTuple):
     mode: np.ndarray
 
 
-class PolicyReport(NamedTuple):
-    """What `evaluate` returns.
+@dataclass(frozen=True, eq=False)
+class PolicyReport(Report):
+    """The `Report` of a policy learner, whose measure is "return".
+
+    That is each task's mean over its stable rollouts: one that became unstable is no sample, and a
+    task without any other has NaN.
 
     Attributes:
-        report: a `Report` whose measure is "return", each task's mean over its stable rollouts.
-            One that became unstable is no sample; a task without any other has NaN.
         embeddings: `[N, E]` task embeddings, or None without an encoder.
         examples: `Examples` of the first tasks of each mode.
         unstable: rollouts in which the environment became unstable.
     """
 
-    report: Report
-    embeddings: np.ndarray | None
-    examples: Examples
-    unstable: int
+    embeddings: np.ndarray | None = None
+    examples: Examples | None = None
+    unstable: int = 0
 
 
-def evaluate(
-    learner,
+@evaluation_of.register
+def evaluate_policy(
+    learner: PolicyLearner,
     tasks: GoalTasks | HeldOutGoals,
     tasks_per_mode: int | None = None,
     seed: int | None = None,
@@ -68,18 +71,13 @@ def evaluate(
         examples_per_mode: tasks of each mode of which one rollout is kept.
 
     Returns:
-        A `PolicyReport`; `print(result.report)` shows it by mode.
+        A `PolicyReport`.
 
     Raises:
         ValueError: for a learner without environment or weights, or that is not compiled, goals
             of another environment of this package's, a negative number of steps, or a learner
             that chooses by mode and goals of other modes.
     """
-    if not isinstance(learner, PolicyLearner):
-        raise ValueError(
-            f"learner is a {type(learner).__name__}; expected a learner of policies, such as "
-            "mmaml_tf.rl.MultimodalProMP. mmaml_tf.evaluate takes the others."
-        )
     examples_per_mode = whole_number("examples_per_mode", examples_per_mode, 0)
     given = {"tasks_per_mode": tasks_per_mode, "seed": seed}
     given = {name: value for name, value in given.items() if value is not None}
@@ -114,19 +112,17 @@ def evaluate(
         observations.append([_first_stable(t)[chosen] for t in trajectories])
     curve = tuple(range(len(stages)))
     return PolicyReport(
-        Report(
-            {"return": np.concatenate(returns, axis=1)},
-            held_out.mode,
-            held_out.modes,
-            curve[-1],
-            curve,
-            held_out.digest(),
-        ),
-        np.concatenate(embeddings) if embeddings else None,
-        Examples(
+        {"return": np.concatenate(returns, axis=1)},
+        held_out.mode,
+        held_out.modes,
+        curve[-1],
+        curve,
+        held_out.digest(),
+        embeddings=np.concatenate(embeddings) if embeddings else None,
+        examples=Examples(
             np.concatenate(observations, axis=1), held_out.goals.goal[kept], held_out.mode[kept]
         ),
-        unstable,
+        unstable=unstable,
     )
 
 

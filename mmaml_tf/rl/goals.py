@@ -202,15 +202,15 @@ class HeldOutGoals(NamedTuple):
         """The number of tasks N."""
         return len(self.goals.mode)
 
-    def batches(self, batch: int) -> Iterator[Goals]:
-        """Yields the tasks in order, as `Goals` of at most `batch` tasks.
+    def batches(self, size: int) -> Iterator[Goals]:
+        """Yields the tasks in order, as `Goals` of at most `size` tasks.
 
         Raises:
             ValueError: for a batch of fewer than one task.
         """
-        batch = whole_number("batch", batch)
-        for start in range(0, self.tasks, batch):
-            part = slice(start, start + batch)
+        size = whole_number("size", size)
+        for start in range(0, self.tasks, size):
+            part = slice(start, start + size)
             yield Goals(self.goals.goal[part], self.goals.mode[part], self.goals.origin)
 
     def digest(self) -> str:

@@ -3,6 +3,9 @@
 import keras
 
 from mmaml_tf.bank import Bank
+from mmaml_tf.inner_loop import InnerLoop
+from mmaml_tf.modulation import Modulation
+from mmaml_tf.names import checked
 from mmaml_tf.rl.policy_learner import PolicyLearner
 
 
@@ -10,17 +13,11 @@ from mmaml_tf.rl.policy_learner import PolicyLearner
 class ProMP(PolicyLearner):
     """Proximal meta-policy search (Rothfuss et al. 2019): one initialisation for all tasks.
 
-    Args:
-        network: see `PolicyLearner`.
-        inner_loop: see `PolicyLearner`.
-        **kwargs: see `PolicyLearner`.
+    It takes the arguments of `PolicyLearner`, but no encoder and no modulation; `MultimodalProMP`
+    has them.
     """
 
-    def __init__(self, network, inner_loop, **kwargs):
-        for part in ("encoder", "modulation"):
-            if kwargs.pop(part, None) is not None:
-                raise ValueError(f"ProMP has no {part}; use MultimodalProMP.")
-        super().__init__(network, inner_loop, **kwargs)
+    without = ("encoder", "modulation")
 
 
 @keras.saving.register_keras_serializable("mmaml_tf")
@@ -30,15 +27,30 @@ class MultimodalProMP(PolicyLearner):
     Args:
         network: see `PolicyLearner`.
         encoder: see `PolicyLearner`.
-        modulation: see `PolicyLearner`; published is `FiLM(shift=False, xavier=True)`.
+        modulation: see `PolicyLearner`; published is `FiLM(shift=False,
+            kernel_initializer="glorot_uniform", bias_initializer="zeros")`.
         inner_loop: see `PolicyLearner`.
         **kwargs: see `PolicyLearner`.
+
+    Raises:
+        ValueError: without encoder or modulation, see also `PolicyLearner`.
     """
 
-    def __init__(self, network, encoder, modulation, inner_loop, **kwargs):
+    @checked()
+    def __init__(
+        self,
+        network: keras.Model,
+        *,
+        encoder: keras.layers.Layer,
+        modulation: Modulation | str,
+        inner_loop: InnerLoop | None = None,
+        **kwargs,
+    ):
         if encoder is None or modulation is None:
             raise ValueError("MultimodalProMP needs an encoder and a modulation; or use ProMP.")
-        super().__init__(network, inner_loop, encoder, modulation, **kwargs)
+        super().__init__(
+            network, encoder=encoder, modulation=modulation, inner_loop=inner_loop, **kwargs
+        )
 
 
 @keras.saving.register_keras_serializable("mmaml_tf")

@@ -15,17 +15,18 @@ from mmaml_tf.networks import MLP
 class GaussianPolicy(MLP):
     """A normal distribution of actions whose mean is an MLP of the observation.
 
-    The hidden layers are tanh and start Xavier-uniform; the logarithm of the standard deviation
-    is one learned vector, whatever the observation, and adapted like all other weights (the
-    published policy of ProMP and MMAML). `functional_call` returns means.
+    The logarithm of the standard deviation is one learned vector, whatever the observation, and
+    adapted like all other weights. By default the hidden layers are tanh and start Xavier-uniform
+    (the published policy of ProMP and MMAML). `functional_call` returns means.
 
     Args:
         actions: size A of an action.
         hidden: units of the hidden layers, which modulation acts on.
         initial_std: standard deviation to start from.
         min_std: the least standard deviation.
-        seed: seed of the initialisation.
-        bias_transformation: see `MLP`.
+        activation: see `MLP`.
+        kernel_initializer: see `MLP`.
+        **kwargs: see `MLP`.
 
     Raises:
         ValueError: for sizes or standard deviations that are not positive.
@@ -37,12 +38,19 @@ class GaussianPolicy(MLP):
         hidden: Sequence[int] = (64, 64),
         initial_std: float = 1.0,
         min_std: float = 1e-6,
-        seed: int = 0,
-        bias_transformation: int = 0,
+        *,
+        activation: str = "tanh",
+        kernel_initializer="glorot_uniform",
         **kwargs,
     ):
         actions = whole_number("actions", actions)
-        super().__init__(hidden, actions, bias_transformation, None, seed, "tanh", **kwargs)
+        super().__init__(
+            hidden,
+            actions,
+            activation=activation,
+            kernel_initializer=kernel_initializer,
+            **kwargs,
+        )
         self.initial_std = positive_number("initial_std", initial_std)
         self.min_std = positive_number("min_std", min_std)
         if min_std > initial_std:
@@ -87,16 +95,10 @@ class GaussianPolicy(MLP):
 
     def get_config(self):
         """Returns the constructor arguments."""
-        return {
-            "actions": self.outputs_size,
-            "hidden": self.hidden,
-            "initial_std": self.initial_std,
-            "min_std": self.min_std,
-            "seed": self.seed,
-            "bias_transformation": self.bias_transformation,
-            "name": self.name,
-            "dtype": self.dtype_policy,
-        }
+        config = super().get_config()
+        actions = config.pop("outputs")
+        own = {"actions": actions, "initial_std": self.initial_std, "min_std": self.min_std}
+        return config | own
 
 
 def normal(means, stds):

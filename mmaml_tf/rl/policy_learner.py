@@ -8,6 +8,8 @@ from mmaml_tf import division
 from mmaml_tf.arguments import positive_number, real_number, whole_number
 from mmaml_tf.inner_loop import InnerLoop
 from mmaml_tf.meta_learner import Mean
+from mmaml_tf.modulation import Modulation
+from mmaml_tf.names import checked
 from mmaml_tf.rl import promp
 from mmaml_tf.rl.adaptation import AdaptivePolicy, check_rollouts
 from mmaml_tf.rl.export import write_policy
@@ -31,9 +33,9 @@ class PolicyLearner(AdaptivePolicy):
 
     Args:
         network: see `AdaptivePolicy`.
-        inner_loop: see `AdaptivePolicy`.
         encoder: see `AdaptivePolicy`.
         modulation: see `AdaptivePolicy`.
+        inner_loop: see `AdaptivePolicy`.
         clip: how far from 1 a likelihood ratio counts in the outer objective.
         kl_penalty: weight of the divergence.
         epochs: optimizer steps on the rollouts of an outer step.
@@ -46,23 +48,27 @@ class PolicyLearner(AdaptivePolicy):
     measured_by_mode = "return"
     settings = (*AdaptivePolicy.settings, "clip", "kl_penalty")
 
+    @checked()
     def __init__(
         self,
-        network,
-        inner_loop: InnerLoop,
-        encoder=None,
-        modulation=None,
+        network: keras.Model,
         *,
+        encoder: keras.layers.Layer | None = None,
+        modulation: Modulation | str | None = None,
+        inner_loop: InnerLoop | None = None,
         clip: float = 0.1,
         kl_penalty: float = 5e-4,
         epochs: int = 5,
         **kwargs,
     ):
-        super().__init__(network, inner_loop, encoder, modulation, **kwargs)
+        super().__init__(
+            network, encoder=encoder, modulation=modulation, inner_loop=inner_loop, **kwargs
+        )
         self.epochs = whole_number("epochs", epochs)
         self.clip = positive_number("clip", clip)
         self.kl_penalty = real_number("kl_penalty", kl_penalty)
-        self.returns = [Mean(name=f"return_after_{step}") for step in range(inner_loop.steps + 1)]
+        steps = range(self.inner_loop.steps + 1)
+        self.returns = [Mean(name=f"return_after_{step}") for step in steps]
         self.kl = Mean(name="kl")
         self.unstable = keras.metrics.Sum(name="unstable")
         #: batches of goals without an origin that were trained on
@@ -234,7 +240,7 @@ class PolicyLearner(AdaptivePolicy):
         """Raises ValueError: a policy acts, step by step."""
         raise ValueError(
             "a policy predicts nothing by itself; adapt it with learner.stages(goals), measure it "
-            "with mmaml_tf.rl.evaluate, or export it and call act."
+            "with mmaml_tf.evaluate, or export it and call act."
         )
 
     def predict_on_batch(self, x=None):

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from mmaml_tf.arguments import whole_number
 from mmaml_tf.episodes import Episodes, prefetched
+from mmaml_tf.names import checked
 from mmaml_tf.tasks.families import ALGORITHM, FAMILIES, MODE_SETS, Draw, family_text
 from mmaml_tf.tasks.held_out import HeldOut
 
@@ -22,7 +23,7 @@ class FunctionTasks:
     Args:
         modes: names of registered families.
         support: support points K of a task, at least 1.
-        query: query points Q of a task, at least 1.
+        queries: query points Q of a task, at least 1.
         noise: standard deviation of the noise on y.
         x_range: bounds of x.
 
@@ -31,11 +32,12 @@ class FunctionTasks:
             range.
     """
 
+    @checked(query="queries")
     def __init__(
         self,
         modes: Sequence[str] = MODE_SETS[2],
         support: int = 5,
-        query: int = 5,
+        queries: int = 5,
         noise: float = 0.3,
         x_range: tuple[float, float] = (-5.0, 5.0),
     ):
@@ -48,7 +50,7 @@ class FunctionTasks:
             )
         self.modes = modes
         self.support = whole_number("support", support)
-        self.query = whole_number("query", query)
+        self.queries = whole_number("queries", queries)
         (self.noise,) = _finite("noise", [noise], "a standard deviation, finite and not negative")
         self.x_range = _finite("x_range", x_range, "two finite bounds, the lower one first")
         if self.noise < 0:
@@ -126,7 +128,7 @@ class FunctionTasks:
         return {
             "modes": list(self.modes),
             "support": self.support,
-            "query": self.query,
+            "queries": self.queries,
             "noise": self.noise,
             "x_range": list(self.x_range),
         }
@@ -166,7 +168,7 @@ class FunctionTasks:
         # Of one type however it is given: the type takes part in what is drawn.
         step = tf.cast(step, tf.int64)
         key = tf.random.fold_in(_key(seed), step, alg=ALGORITHM)
-        points = self.support + self.query
+        points = self.support + self.queries
         grid = tf.reshape(tf.constant(grid, tf.float32), [1, -1, 1])
         parts = []
         for index, mode in enumerate(self.modes):

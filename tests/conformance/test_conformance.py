@@ -78,7 +78,7 @@ def learn(learner, directory, iterations):
     return train(learner, TASKS, iterations=iterations, checkpoints=checkpoints, **settings)
 
 
-TASKS = mm.tasks.FunctionTasks(support=3, query=2)
+TASKS = mm.tasks.FunctionTasks(support=3, queries=2)
 BATCH = factory.episodes(tasks=3, support=4, query=5)
 
 

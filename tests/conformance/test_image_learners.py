@@ -31,11 +31,13 @@ def make(recipe, modulation, sees_labels, statistics):
     network = mm.networks.ConvNet((3, 3), outputs, statistics)
     loop, shared = mm.InnerLoop(1, 0.1), {"modes": ("a", "b"), "fewer_ways": True}
     if recipe == "ProtoNet":
-        return ready(mm.ProtoNet(network, WAYS, **shared))
+        return ready(mm.ProtoNet(network, ways=WAYS, **shared))
     if recipe == "MAML":
-        return ready(mm.MAML(network, loop, **shared))
+        return ready(mm.MAML(network, inner_loop=loop, **shared))
     encoder = mm.encoders.ImageEncoder((3, 3), 4, label_classes=WAYS if sees_labels else 0)
-    return ready(mm.MMAML(network, encoder, modulation, loop, **shared))
+    return ready(
+        mm.MMAML(network, encoder=encoder, modulation=modulation, inner_loop=loop, **shared)
+    )
 
 
 def ready(learner):

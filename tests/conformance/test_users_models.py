@@ -126,9 +126,9 @@ class MeanOfTargets(layers.Layer):
 
 def learner(model, batch, recipe="MAML", optimizer=None, loop=None):
     loop = loop or mm.InnerLoop(1, 0.1)
-    made = mm.MAML(model, loop)
+    made = mm.MAML(model, inner_loop=loop)
     if recipe == "MMAML":
-        made = mm.MMAML(model, MeanOfTargets(), "film", loop)
+        made = mm.MMAML(model, encoder=MeanOfTargets(), modulation="film", inner_loop=loop)
     made.compile(optimizer or keras.optimizers.SGD(0.1), "mse")
     made.build_for(batch)
     return made
@@ -236,7 +236,9 @@ def of_inputs_alone():
 @pytest.mark.parametrize("encoder", [pooled, set_attention, of_inputs_alone])
 def test_encoders_of_users_own(encoder):
     batch = factory.episodes()
-    made = mm.MMAML(factory.mlp(), encoder(), "film", factory.inner_loop(1))
+    made = mm.MMAML(
+        factory.mlp(), encoder=encoder(), modulation="film", inner_loop=factory.inner_loop(1)
+    )
     made.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
     made.build_for(batch)
     before = [v.numpy() for v in made.encoder.trainable_variables]
@@ -281,7 +283,7 @@ def test_models_that_cannot_be_task_networks_are_refused(name):
         batch = episodes((3, 1) if name == "a mask" else (3,))
         if name == "a mask":
             batch = batch._replace(support_y=batch.support_x, query_y=batch.query_x)
-        made = mm.MAML(make(), mm.InnerLoop(1))
+        made = mm.MAML(make(), inner_loop=mm.InnerLoop(1))
         made.compile("sgd", "mse")
         made.fit(batch, verbose=0)
 
@@ -312,7 +314,9 @@ class WrongRank(layers.Layer):
     ],
 )
 def test_encoders_that_cannot_be_used_are_refused(encoder, message):
-    made = mm.MMAML(factory.mlp(), encoder(), "film", factory.inner_loop(1))
+    made = mm.MMAML(
+        factory.mlp(), encoder=encoder(), modulation="film", inner_loop=factory.inner_loop(1)
+    )
     made.compile("sgd", "mse")
     with pytest.raises(ValueError, match=message):
         made.build_for(factory.episodes())

@@ -1,6 +1,5 @@
 """What learners of policies do about updates that are not finite, and what they refuse."""
 
-import factory
 import keras
 import numpy as np
 import policies
@@ -11,7 +10,6 @@ from policies import GOALS, dataset
 import mmaml_tf as mm
 from mmaml_tf import rl
 from mmaml_tf.rl.adaptation import Parameters
-from mmaml_tf.rl.evaluation import evaluate
 from mmaml_tf.rl.fixed_horizon import NonFiniteActionsError
 from mmaml_tf.training import train
 
@@ -114,15 +112,21 @@ BAD_SETTINGS = [
     (lambda: build(WithoutDistribution(2, (3,))), "WithoutDistribution.distribution gives"),
     (lambda: make(encoder=rl.TrajectoryEncoder()), "ProMP has no encoder"),
     (
-        lambda: rl.MultimodalProMP(policies.policy(), None, "film", mm.InnerLoop(1)),
+        lambda: rl.MultimodalProMP(
+            policies.policy(), encoder=None, modulation="film", inner_loop=mm.InnerLoop(1)
+        ),
         "needs an encoder and a modulation",
     ),
     (
-        lambda: rl.PolicyLearner(policies.policy(), mm.InnerLoop(1), rl.TrajectoryEncoder()),
+        lambda: rl.PolicyLearner(
+            policies.policy(), inner_loop=mm.InnerLoop(1), encoder=rl.TrajectoryEncoder()
+        ),
         "both an encoder and a modulation",
     ),
     (
-        lambda: rl.MultiProMP([policies.policy()], mm.InnerLoop(1), policies.MODES),
+        lambda: rl.MultiProMP(
+            [policies.policy()], inner_loop=mm.InnerLoop(1), modes=policies.MODES
+        ),
         "1 networks for 2 modes",
     ),
     (lambda: make().compile(steps_per_execution=3), "steps_per_execution=3"),
@@ -154,7 +158,7 @@ def test_a_learner_without_environment_or_weights_is_refused():
         with pytest.raises(ValueError, match="no environment to act in"):
             learner.fit(dataset(), verbose=0)
         with pytest.raises(ValueError, match="no environment to act in"):
-            evaluate(learner, policies.TASKS, tasks_per_mode=2)
+            mm.evaluate(learner, policies.TASKS, tasks_per_mode=2)
     with pytest.raises(ValueError, match="not compiled"):
         make().fit(dataset(), verbose=0)
     for call in (
@@ -221,7 +225,7 @@ def test_goals_of_one_s_own_get_other_rollouts_after_a_skipped_update():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"learner": factory.mlp()}, "learner is a MLP; expected a learner of policies"),
+        ({"curve": 2}, "curve, which has no meaning for a ProMP"),
         ({"tasks": mm.tasks.FunctionTasks()}, "tasks is a FunctionTasks; expected GoalTasks"),
         ({"tasks": policies.TASKS.held_out(1, 0), "seed": 3}, "'seed': 3.* drawn already"),
         ({"tasks_per_mode": 0}, "tasks_per_mode=0"),
@@ -232,14 +236,14 @@ def test_goals_of_one_s_own_get_other_rollouts_after_a_skipped_update():
 def test_evaluations_that_make_no_sense_are_refused(asked, message):
     settings = {"learner": policies.learner("ProMP"), "tasks": policies.TASKS} | asked
     with pytest.raises(ValueError, match=message):
-        evaluate(**settings)
+        mm.evaluate(**settings)
 
 
 def test_goals_of_another_environment_are_refused():
     learner = policies.learner("ProMP")
     learner.compile(rollouts=policies.Rollouts("mmaml_tf/Ant-v0", 2), jit_compile=False)
     with pytest.raises(ValueError, match=r"acts in mmaml_tf/Ant-v0, .* of mmaml_tf/Reacher-v0"):
-        evaluate(learner, rl.GoalTasks("reacher", 2), tasks_per_mode=2)
+        mm.evaluate(learner, rl.GoalTasks("reacher", 2), tasks_per_mode=2)
     with pytest.raises(ValueError, match=r"acts in mmaml_tf/Ant-v0, .* of mmaml_tf/Reacher-v0"):
         train(learner, rl.GoalTasks("reacher", 2), iterations=1, log_every=1, batch=2, seed=0)
 
@@ -257,14 +261,14 @@ def test_held_out_goals_of_modes_that_do_not_exist_are_refused(promp, mode):
     mode = None if mode is None else np.array(mode)
     changed = held_out._replace(goals=held_out.goals._replace(mode=mode))
     with pytest.raises(ValueError, match="modes of held-out goals are"):
-        evaluate(promp, changed)
+        mm.evaluate(promp, changed)
 
 
 def test_goals_of_modes_in_any_order_are_evaluated(promp):
     held_out = policies.TASKS.held_out(2, seed=0)
     mode = np.int32([1, 0, 1, 0])
     changed = held_out._replace(goals=held_out.goals._replace(mode=mode))
-    kept = evaluate(promp, changed, examples_per_mode=1).examples
+    kept = mm.evaluate(promp, changed, examples_per_mode=1).examples
     np.testing.assert_array_equal(kept.mode, [1, 0])
     np.testing.assert_array_equal(kept.goals, held_out.goals.goal[:2])
 
@@ -273,9 +277,9 @@ def test_goals_without_an_origin_are_evaluated():
     learner = policies.ready("ProMP")
     held_out = rl.GoalTasks("point_mass", policies.MODES).held_out(2, seed=0)
     own = held_out._replace(goals=held_out.goals._replace(origin=None))
-    found, again = (evaluate(learner, own) for _ in range(2))
-    assert np.isfinite(found.report.values()).all()
-    np.testing.assert_array_equal(found.report.values(), again.report.values())
+    found, again = (mm.evaluate(learner, own) for _ in range(2))
+    assert np.isfinite(found.values()).all()
+    np.testing.assert_array_equal(found.values(), again.values())
 
 
 @pytest.mark.parametrize("modes", [2.0, True, np.float32(2)])
@@ -340,4 +344,4 @@ def test_a_bank_is_evaluated_on_its_own_modes():
     bank = policies.ready("MultiProMP")
     for modes in (policies.MODES[::-1], 4):
         with pytest.raises(ValueError, match=r"modes are \('deg225', 'deg45'\), those of"):
-            evaluate(bank, rl.GoalTasks("point_mass", modes), tasks_per_mode=2)
+            mm.evaluate(bank, rl.GoalTasks("point_mass", modes), tasks_per_mode=2)

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from policies import GOALS, TASKS, dataset
 
-from mmaml_tf import rl
+import mmaml_tf as mm
 
 optimizers = keras.optimizers
 GOAL, MODE = GOALS.goal.numpy(), GOALS.mode.numpy()
@@ -75,7 +75,7 @@ REFUSED = [
     (lambda m: m.fit((GOAL, MODE, [0.5, 1.0])), "expected two whole numbers"),
     (lambda m: next(m.stages((GOAL, [0, 1, 0, -1]))), r"mode is \[0, 1, 0, -1\]"),
     (lambda m: next(m.stages(GOALS, rollouts="Bandit-v0")), "rollouts is a str"),
-    (lambda m: rl.evaluate(m, TASKS, 1, rollouts=3), "rollouts is a int"),
+    (lambda m: mm.evaluate(m, TASKS, 1, rollouts=3), "rollouts is a int"),
     (lambda m: m.adapt(policies.trajectories()[:3]), "expected mmaml_tf.rl.Trajectories"),
     (lambda m: m.adapt(policies.trajectories(), 3), "parameters is a int"),
     (lambda m: m.initial_parameters(2.5), "tasks=2.5"),

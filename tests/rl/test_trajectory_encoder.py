@@ -148,7 +148,13 @@ class Pair(keras.layers.Layer):
 
 def with_encoder(encoder):
     inner_loop = mm.InnerLoop(1, 0.3)
-    return rl.MultimodalProMP(policies.policy(), encoder, "film", inner_loop, modes=policies.MODES)
+    return rl.MultimodalProMP(
+        policies.policy(),
+        encoder=encoder,
+        modulation="film",
+        inner_loop=inner_loop,
+        modes=policies.MODES,
+    )
 
 
 def test_an_encoder_of_one_s_own_modulates_and_is_exported(tmp_path):

@@ -56,7 +56,7 @@ def test_family_equals_its_formula(name):
     list(zip(FIVE, (4.26, 28.0, 5.49, 5.39, 36.9), strict=True)),
 )
 def test_scale_of_each_family(name, second_moment):
-    held_out = mm.tasks.FunctionTasks((name,), support=1, query=20).held_out(20_000, seed=1)
+    held_out = mm.tasks.FunctionTasks((name,), support=1, queries=20).held_out(20_000, seed=1)
     squares = np.mean(held_out.targets["noise_free"] ** 2, axis=(1, 2))
     error = 4 * squares.std() / np.sqrt(len(squares))
     assert abs(squares.mean() - second_moment) < error + 0.005 * second_moment
@@ -77,7 +77,7 @@ def test_x_is_uniform_and_the_noise_normal():
 
 
 def test_support_is_noisy_too_and_independent_of_the_query():
-    tasks = mm.tasks.FunctionTasks(("linear",), support=5, query=5, noise=0.3)
+    tasks = mm.tasks.FunctionTasks(("linear",), support=5, queries=5, noise=0.3)
     episodes = tasks.sample(3000, seed=4)
     x, y = (np.asarray(a)[..., 0] for a in (episodes.support_x, episodes.support_y))
     design = np.stack([x, np.ones_like(x)], axis=-1)
@@ -174,8 +174,8 @@ def test_the_digest_tells_distributions_apart():
         ({"modes": ()}, "modes="),
         ({"modes": ("linear", "linear")}, "different families"),
         ({"support": 0}, "support=0: expected a whole number of at least 1"),
-        ({"query": -1}, "query=-1: expected a whole number of at least 1"),
-        ({"query": True}, "query=True: expected a whole number"),
+        ({"queries": -1}, "queries=-1: expected a whole number of at least 1"),
+        ({"queries": True}, "queries=True: expected a whole number"),
         ({"noise": -0.1}, "not negative"),
         ({"noise": np.nan}, "noise=.*finite"),
         ({"noise": "much"}, "noise=.*finite"),
@@ -211,8 +211,8 @@ def test_numbers_that_make_no_sense_are_refused_by_name(call, message):
 
 
 def test_integers_of_numpy_are_numbers():
-    tasks = mm.tasks.FunctionTasks(support=np.int64(3), query=np.int32(4))
-    assert tasks.digest() == mm.tasks.FunctionTasks(support=3, query=4).digest()
+    tasks = mm.tasks.FunctionTasks(support=np.int64(3), queries=np.int32(4))
+    assert tasks.digest() == mm.tasks.FunctionTasks(support=3, queries=4).digest()
     found, expected = tasks.sample(np.int64(2), np.uint8(1), np.int16(5)), tasks.sample(2, 1, 5)
     np.testing.assert_array_equal(found.support_x, expected.support_x)
     a, b = tasks.held_out(np.int64(2), np.int64(7)), tasks.held_out(2, 7)

@@ -1,0 +1,57 @@
+"""Errors for names that are not the right ones: they give the right ones."""
+
+import functools
+import inspect
+from collections.abc import Callable
+
+
+def checked(**renamed: str) -> Callable:
+    """Decorates a constructor, so that a wrong way to call it is answered with the right one.
+
+    Refused are arguments of a former name, and values by position where it takes keywords alone.
+
+    Args:
+        **renamed: what to give now, by an argument's former name.
+    """
+
+    def decorate(init):
+        signature = inspect.signature(init)
+        parameters = signature.parameters.values()
+        positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+        @functools.wraps(init)
+        def call(self, *args, **kwargs):
+            name = type(self).__name__
+            for old in set(renamed) & set(kwargs):
+                raise TypeError(f"{name} has no argument {old!r} any more; give {renamed[old]}.")
+            if keywords and len(args) >= len(positional):
+                found = type(args[len(positional) - 1]).__name__
+                raise TypeError(
+                    f"{name} got a {found} after {positional[-1]}; give what follows "
+                    f"{positional[-1]} by keyword: {'=, '.join(keywords)}=."
+                )
+            init(self, *args, **kwargs)
+
+        # Keras looks at the signature of constructors, not always through what wraps them.
+        call.__signature__ = signature
+        return call
+
+    return decorate
+
+
+def moved(module: str, **names: str) -> Callable:
+    """Returns the `__getattr__` of a module for names that are elsewhere now.
+
+    Args:
+        module: the module's `__name__`.
+        **names: the full new name, by the former one.
+    """
+
+    def getattr_of_module(name):
+        if name in names:
+            # `from module import name` would hide the text of an AttributeError.
+            raise ImportError(f"{module}.{name} is {names[name]} now; use that.")
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return getattr_of_module
