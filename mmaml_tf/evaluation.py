@@ -12,6 +12,7 @@ from mmaml_tf.episodes import Episodes, as_mode, check_episodes
 from mmaml_tf.inner_loop import check_steps
 from mmaml_tf.learners import Learner
 from mmaml_tf.meta_learner import MetaLearner
+from mmaml_tf.names import checked
 from mmaml_tf.report import Estimate, Report
 from mmaml_tf.task_metrics import TaskMetrics
 from mmaml_tf.tasks.given import FirstTasks, GivenTasks
@@ -19,6 +20,7 @@ from mmaml_tf.tasks.given import FirstTasks, GivenTasks
 __all__ = ["Estimate", "Evaluator", "Report", "evaluate", "predictions", "task_embeddings"]
 
 
+@checked(batch="batch_size")
 def evaluate(
     learner: MetaLearner,
     tasks,
@@ -27,7 +29,7 @@ def evaluate(
     steps: int | None = None,
     *,
     curve: int | Sequence[int] | None = None,
-    batch: int | None = None,
+    batch_size: int | None = None,
     rollouts=None,
     examples_per_mode: int | None = None,
 ) -> Report:
@@ -46,7 +48,7 @@ def evaluate(
         curve: numbers of inner steps to measure after, or one number for 0 to that many; by
             default 0 and `steps`, which are always among them. Policies are measured after every
             step, and take no `curve`.
-        batch: tasks evaluated at once; by default what fits the tasks. It does not change the
+        batch_size: tasks evaluated at once; by default what fits the tasks. It does not change the
             result. Policies take none.
         rollouts: for policies, the `rl.rollouts.Rollouts` to act in; by default those given to
             `compile`.
@@ -71,7 +73,7 @@ def evaluate(
         "seed": seed,
         "steps": steps,
         "curve": curve,
-        "batch": batch,
+        "batch_size": batch_size,
         "rollouts": rollouts,
         "examples_per_mode": examples_per_mode,
     }
@@ -93,10 +95,10 @@ def evaluation_of(learner, tasks, **given) -> Report:
 
 @evaluation_of.register
 def _(
-    learner: Learner, tasks, tasks_per_mode=None, seed=None, steps=None, curve=None, batch=None
+    learner: Learner, tasks, tasks_per_mode=None, seed=None, steps=None, curve=None, batch_size=None
 ) -> Report:
     evaluator = Evaluator(learner, steps, curve)
-    return evaluator(_held_out(learner, tasks, tasks_per_mode, seed), batch)
+    return evaluator(_held_out(learner, tasks, tasks_per_mode, seed), batch_size)
 
 
 def _held_out(learner, tasks, tasks_per_mode=None, seed=None):
@@ -152,12 +154,12 @@ class Evaluator:
         self._predict = _predictor(learner, self.curve)
         self._metrics = TaskMetrics(learner)
 
-    def __call__(self, held_out, batch: int | None = None) -> Report:
+    def __call__(self, held_out, batch_size: int | None = None) -> Report:
         """Returns the `Report` of held-out tasks; see `evaluate`."""
         if self.learner.needs_mode:
             self.learner.check_modes(held_out.modes)
         parts = []
-        for episodes, targets in held_out.batches(batch):
+        for episodes, targets in held_out.batches(batch_size):
             self._check(episodes)
             path = self._predict(*_inputs(self.learner, episodes))
             parts.append(self._measure(episodes, targets, path))
@@ -264,8 +266,8 @@ def _of_any_size(array):
 _GRAPHS = 4
 
 
-def task_embeddings(learner, held_out, batch: int | None = None) -> np.ndarray:
+def task_embeddings(learner, held_out, batch_size: int | None = None) -> np.ndarray:
     """Returns the embeddings `[N, E]` of held-out tasks' support sets; see `evaluate`."""
     embed = tf.function(learner.embed, autograph=False, reduce_retracing=True)
-    batches = (episodes for episodes, _ in _held_out(learner, held_out).batches(batch))
+    batches = (episodes for episodes, _ in _held_out(learner, held_out).batches(batch_size))
     return np.concatenate([embed(*learner.as_inputs(episodes)[:2]) for episodes in batches])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 def checked(**renamed: str) -> Callable:
-    """Decorates a constructor, so that a wrong way to call it is answered with the right one.
+    """Decorates a function, so that a wrong way to call it is answered with the right one.
 
     Refused are arguments of a former name, and values by position where it takes keywords alone.
 
@@ -14,24 +14,25 @@ def checked(**renamed: str) -> Callable:
         **renamed: what to give now, by an argument's former name.
     """
 
-    def decorate(init):
-        signature = inspect.signature(init)
+    def decorate(function):
+        signature = inspect.signature(function)
         parameters = signature.parameters.values()
         positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
         keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
 
-        @functools.wraps(init)
-        def call(self, *args, **kwargs):
-            name = type(self).__name__
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            constructs = function.__name__ == "__init__"
+            name = type(args[0]).__name__ if constructs else function.__name__
             for old in set(renamed) & set(kwargs):
                 raise TypeError(f"{name} has no argument {old!r} any more; give {renamed[old]}.")
-            if keywords and len(args) >= len(positional):
-                found = type(args[len(positional) - 1]).__name__
+            if keywords and len(args) > len(positional):
+                found, last = type(args[len(positional)]).__name__, positional[-1]
                 raise TypeError(
-                    f"{name} got a {found} after {positional[-1]}; give what follows "
-                    f"{positional[-1]} by keyword: {'=, '.join(keywords)}=."
+                    f"{name} got a {found} after {last}; give what follows {last} by keyword: "
+                    f"{'=, '.join(keywords)}=."
                 )
-            init(self, *args, **kwargs)
+            return function(*args, **kwargs)
 
         # Keras looks at the signature of constructors, not always through what wraps them.
         call.__signature__ = signature

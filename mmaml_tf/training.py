@@ -10,6 +10,7 @@ import keras
 
 from mmaml_tf.arguments import whole_number
 from mmaml_tf.checkpoint import Checkpoints, learner_state, set_learner_state
+from mmaml_tf.names import checked
 
 
 class Validation(NamedTuple):
@@ -25,12 +26,13 @@ class Validation(NamedTuple):
     every: int
 
 
+@checked(batch="batch_size")
 def train(
     learner,
     tasks,
     *,
     iterations: int,
-    batch: int,
+    batch_size: int,
     seed: int,
     log_every: int = 100,
     checkpoints: Checkpoints | None = None,
@@ -50,7 +52,7 @@ def train(
         learner: a compiled `Learner`.
         tasks: a task distribution with `dataset(tasks, seed, start)`.
         iterations: outer steps in all, a multiple of `log_every`.
-        batch: tasks of each step.
+        batch_size: tasks of each step.
         seed: seed of the sequence of batches.
         log_every: steps whose metrics make one row of the history.
         checkpoints: where to keep checkpoints; None for none.
@@ -85,7 +87,8 @@ def train(
         )
     if isinstance(callbacks, keras.callbacks.Callback):
         callbacks = [callbacks]
-    iterations, batch = whole_number("iterations", iterations), whole_number("batch", batch)
+    iterations = whole_number("iterations", iterations)
+    batch_size = whole_number("batch_size", batch_size)
     log_every = whole_number("log_every", log_every)
     checkpoint_every = whole_number("checkpoint_every", checkpoint_every)
     seed = whole_number("seed", seed, None)
@@ -102,7 +105,7 @@ def train(
     if not learner.compiled:
         raise ValueError("the learner is not compiled; call compile(optimizer, loss) first.")
     learner.check_tasks(tasks)
-    learner.build_for(tasks.sample(batch, seed, 0))
+    learner.build_for(tasks.sample(batch_size, seed, 0))
     learner.optimizer.build(learner.trainable_variables)
     step, history, selected = 0, [], {}
     restored = checkpoints.restore() if checkpoints else None
@@ -127,18 +130,18 @@ def train(
         history, selected, log_every, iterations, checkpoints, checkpoint_every, on_log, validation
     )
     if step < iterations:
-        _fit(learner, tasks, batch, seed, step, recorder, callbacks)
+        _fit(learner, tasks, batch_size, seed, step, recorder, callbacks)
     # In the order in which they were selected, which files keep.
     for variable, value in zip(_selectable(learner), recorder.selected.values(), strict=False):
         variable.assign(value)
     return history
 
 
-def _fit(learner, tasks, batch, seed, step, recorder, callbacks):
+def _fit(learner, tasks, batch_size, seed, step, recorder, callbacks):
     log_every = recorder.log_every
     with _Sigterm(recorder):
         learner.fit(
-            tasks.dataset(batch, seed, start=step),
+            tasks.dataset(batch_size, seed, start=step),
             epochs=recorder.iterations // log_every,
             initial_epoch=step // log_every,
             steps_per_epoch=log_every,

@@ -43,7 +43,7 @@ def main() -> None:
                 learner,
                 tasks,
                 iterations=ITERATIONS,
-                batch=TASKS,
+                batch_size=TASKS,
                 seed=0,
                 on_log=progress.update,
             )

@@ -35,7 +35,7 @@ def main() -> None:
             learner,
             tasks,
             iterations=iterations,
-            batch=cell.batch,
+            batch_size=cell.batch,
             seed=cell.seed,
             log_every=cell.schedule["log_every"],
             checkpoints=Checkpoints(cell.checkpoints, cell.config),

@@ -59,7 +59,7 @@ def run(directory, checkpoint_every, ready):
         factory.learner("MAML", loop=factory.inner_loop(1)),
         mm.tasks.FunctionTasks(support=3, queries=2),
         iterations=WINDOWS * LOG_EVERY,
-        batch=4,
+        batch_size=4,
         seed=1,
         log_every=LOG_EVERY,
         checkpoints=Checkpoints(directory, {"seed": 1}),

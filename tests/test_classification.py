@@ -67,7 +67,7 @@ def test_evaluation_reports_accuracy_and_loss_by_mode(recipe):
     np.testing.assert_allclose(report.values("b"), expected)
     with pytest.raises(ValueError, match="steps=3 was not measured"):
         report.values(steps=3)
-    again = mm.evaluate(learner, held_out, curve=(1, 4), batch=5)
+    again = mm.evaluate(learner, held_out, curve=(1, 4), batch_size=5)
     np.testing.assert_allclose(again.measures["loss"], report.measures["loss"], atol=1e-5)
 
 

@@ -141,12 +141,12 @@ def test_episodes_at_hand(learner, held_out, make, modes):
     assert found.modes == (MODES if modes else ("tasks",))
     assert found.mode.tolist() == (held_out.mode.tolist() if modes else [0] * 12)
     if make is not as_lists:  # which are of double precision
-        assert found.digest == mm.evaluate(learner, episodes, batch=np.int64(5)).digest
+        assert found.digest == mm.evaluate(learner, episodes, batch_size=np.int64(5)).digest
 
 
 def test_a_held_out_set_without_modes(learner, held_out):
     unknown = held_out._replace(episodes=held_out.episodes._replace(mode=None), modes=("all",))
-    found = mm.evaluate(learner, unknown, batch=5)
+    found = mm.evaluate(learner, unknown, batch_size=5)
     squared, _ = errors(learner, held_out.episodes)
     np.testing.assert_allclose(found.values("all"), squared, rtol=1e-4)
     assert found.digest == unknown.digest() != held_out.digest()
@@ -166,7 +166,7 @@ def test_batches_of_many_shapes_share_a_graph(learner):
 
 
 def test_the_first_tasks_of_each_mode_on_request(learner, held_out):
-    found = mm.evaluate(learner, held_out, tasks_per_mode=np.int64(2), batch=5)
+    found = mm.evaluate(learner, held_out, tasks_per_mode=np.int64(2), batch_size=5)
     rows = [0, 1, 6, 7]
     expected = mm.evaluate(learner, held_out).values()[rows]
     np.testing.assert_allclose(found.values(), expected, rtol=1e-4)
@@ -222,8 +222,8 @@ def test_what_is_no_task_is_refused(learner, given, message):
         ({"steps": -1}, "steps.*-1"),
         ({"steps": True}, "steps.*True"),
         ({"curve": [0, 1.5]}, "steps.*1.5"),
-        ({"batch": 0}, "batch=0"),
-        ({"batch": True}, "batch=True"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": True}, "batch_size=True"),
         ({"tasks_per_mode": 0}, "tasks_per_mode=0"),
         ({"seed": 3}, "seed=3: these tasks are drawn already"),
     ],

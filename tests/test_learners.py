@@ -45,7 +45,7 @@ def test_an_ordinary_keras_model_trains():
     tasks = mm.tasks.FunctionTasks(queries=10)
     history = learner.fit(tasks.dataset(8, seed=0), epochs=4, steps_per_epoch=30, verbose=0).history
     assert history["loss"][-1] < 0.8 * history["loss"][0]
-    report = mm.evaluate(learner, tasks, tasks_per_mode=6, batch=5)
+    report = mm.evaluate(learner, tasks, tasks_per_mode=6, batch_size=5)
     batch = tasks.held_out(6, seed=7).episodes
     predictions = learner.adapt(batch.support_x, batch.support_y)(batch.query_x)
     expected = np.mean((predictions - batch.query_y) ** 2)

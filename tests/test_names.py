@@ -12,6 +12,7 @@ import pytest
 
 import mmaml_tf as mm
 from mmaml_tf import layers, rl
+from mmaml_tf.rl.rollouts import Rollouts
 
 NETWORKS = {"networks": [factory.mlp(0), factory.mlp(1)], "modes": factory.MODES}
 LEARNERS = (
@@ -81,6 +82,8 @@ FORMER = {
     "xavier": (lambda: mm.modulation.FiLM(xavier=True), 'kernel_initializer="glorot_uniform"'),
     "initializer": (lambda: layers.Dense(2, initializer="ones"), "kernel_initializer"),
     "query": (lambda: mm.tasks.FunctionTasks(query=3), "queries"),
+    "batch": (lambda: mm.evaluate(None, None, batch=3), "batch_size"),
+    "environment": (lambda: Rollouts(environment="mmaml_tf/PointMass-v0"), "env_id"),
 }
 
 

@@ -40,7 +40,7 @@ def run(
 ):
     """Trains a learner from its first state; returns it, which others may get, and the history."""
     learner = learner(recipe, **(make or {}))
-    kwargs = {"log_every": 5, "checkpoint_every": 5, "batch": 4, "seed": 3} | kwargs
+    kwargs = {"log_every": 5, "checkpoint_every": 5, "batch_size": 4, "seed": 3} | kwargs
     if directory is not None:
         kwargs.setdefault("checkpoints", checkpoints(directory))
     return learner, train(learner, tasks, iterations=iterations, **kwargs)
@@ -285,7 +285,7 @@ def test_a_non_finite_update_leaves_the_last_good_checkpoint(tmp_path, whole):
 def test_the_same_learner_goes_on_after_a_stop(tmp_path, whole):
     """Restoring a checkpoint also undoes that the learner has stopped."""
     learner = like_new("MAML")
-    settings = {"iterations": 20, "batch": 4, "seed": 3, "log_every": 5, "checkpoint_every": 5}
+    settings = {"iterations": 20, "batch_size": 4, "seed": 3, "log_every": 5, "checkpoint_every": 5}
     with pytest.raises(mm.NonFiniteError):
         train(learner, Spoilt(12), checkpoints=checkpoints(tmp_path), **settings)
     train(learner, TASKS, checkpoints=checkpoints(tmp_path), **settings)
@@ -333,7 +333,7 @@ def test_another_configuration_is_refused(tmp_path):
     before = states.arrays_of(learner)
     other = checkpoints(tmp_path, {"seed": 4})
     with pytest.raises(CheckpointMismatchError, match="seed: 3 in the checkpoint, 4 now"):
-        train(learner, TASKS, iterations=20, batch=4, seed=4, log_every=5, checkpoints=other)
+        train(learner, TASKS, iterations=20, batch_size=4, seed=4, log_every=5, checkpoints=other)
     assert steps_in(tmp_path) == [5, 10]
     weights = {k: v for k, v in states.arrays_of(learner).items() if k in before}
     states.assert_same(weights, before)
@@ -354,7 +354,14 @@ def test_a_checkpoint_beyond_the_iterations_asked_for_is_refused(tmp_path):
 
 def test_a_learner_that_is_not_compiled_is_refused():
     with pytest.raises(ValueError, match="not compiled"):
-        train(factory.learner("MAML", jit=None), TASKS, iterations=5, batch=4, seed=1, log_every=5)
+        train(
+            factory.learner("MAML", jit=None),
+            TASKS,
+            iterations=5,
+            batch_size=4,
+            seed=1,
+            log_every=5,
+        )
 
 
 def test_a_checkpoint_of_another_learner_is_refused(tmp_path):

@@ -235,7 +235,7 @@ class AdaptivePolicy(MetaLearner):
             env_id: the environment of the goals.
             rollouts: a `rollouts.Rollouts`; by default the one given to `compile`.
         """
-        environment = self.require_rollouts(rollouts).environment
+        environment = self.require_rollouts(rollouts).env_id
         # Elsewhere these goals may well make sense; here shapes alone would not tell them apart.
         if environment in {s.env_id for s in SETTINGS.values()} - {env_id}:
             raise ValueError(
@@ -411,7 +411,7 @@ class AdaptivePolicy(MetaLearner):
 
 def check_rollouts(rollouts):
     """Returns what a learner acts in; raises ValueError where it collects no rollouts."""
-    needed = "collect", "environment", "horizon", "observation_size", "action_size"
+    needed = "collect", "env_id", "horizon", "observation_size", "action_size"
     # Asked of the class: some properties make environments.
     own = getattr(rollouts, "__dict__", {})
     if not all(hasattr(type(rollouts), name) or name in own for name in needed):

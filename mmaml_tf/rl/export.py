@@ -56,7 +56,7 @@ class _Endpoints:
         if sizes != (learner.observation_size, learner.action_size):
             raise ValueError(
                 f"the learner's observations and actions are of sizes {learner.observation_size} "
-                f"and {learner.action_size}, those of {rollouts.environment} of {sizes}; compile "
+                f"and {learner.action_size}, those of {rollouts.env_id} of {sizes}; compile "
                 "it with the environment it was trained in."
             )
         self.dtype = learner.compute_dtype

@@ -222,22 +222,22 @@ def check_horizon(horizon: int | None) -> int:
     return int(horizon)
 
 
-def registered_horizon(environment: str, **env_kwargs) -> int:
+def registered_horizon(env_id: str, **env_kwargs) -> int:
     """Returns the horizon of a registered environment, unless `max_episode_steps` says another.
 
     Raises:
         ValueError: for an unknown environment, or one without a horizon.
     """
-    if not isinstance(environment, str):
+    if not isinstance(env_id, str):
         raise ValueError(
-            f"environment is a {type(environment).__name__}; expected the id of one that is "
+            f"env_id is a {type(env_id).__name__}; expected the id of one that is "
             'registered with Gymnasium, such as "mmaml_tf/PointMass-v0".'
         )
     try:
-        spec = gymnasium.spec(environment)
+        spec = gymnasium.spec(env_id)
     except (gymnasium.error.Error, ImportError) as error:
         raise ValueError(
-            f"unknown environment {environment!r}: {error} Importing mmaml_tf.rl registers "
+            f"unknown environment {env_id!r}: {error} Importing mmaml_tf.rl registers "
             "this package's own; gymnasium.pprint_registry() prints all."
         ) from None
     return check_horizon(env_kwargs.get("max_episode_steps", spec.max_episode_steps))

@@ -202,13 +202,13 @@ class HeldOutGoals(NamedTuple):
         """The number of tasks N."""
         return len(self.goals.mode)
 
-    def batches(self, size: int) -> Iterator[Goals]:
-        """Yields the tasks in order, as `Goals` of at most `size` tasks.
+    def batches(self, batch_size: int) -> Iterator[Goals]:
+        """Yields the tasks in order, as `Goals` of at most `batch_size` tasks.
 
         Raises:
             ValueError: for a batch of fewer than one task.
         """
-        size = whole_number("size", size)
+        size = whole_number("batch_size", batch_size)
         for start in range(0, self.tasks, size):
             part = slice(start, start + size)
             yield Goals(self.goals.goal[part], self.goals.mode[part], self.goals.origin)

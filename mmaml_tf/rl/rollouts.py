@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from mmaml_tf.arguments import positive_number, whole_number
 from mmaml_tf.fitting import refuse_strategy
+from mmaml_tf.names import checked
 from mmaml_tf.rl.driver import Driver
 from mmaml_tf.rl.fixed_horizon import (
     FixedHorizonEnvs,
@@ -28,7 +29,7 @@ class Rollouts:
     take turns.
 
     Args:
-        environment: id of a registered environment that never terminates and whose `reset` takes
+        env_id: id of a registered environment that never terminates and whose `reset` takes
             goals as `options={"task": ...}` and returns them, see `fixed_horizon.FixedHorizonEnvs`.
         rollouts: number R of rollouts of a task.
         action_range: the policy's actions of ± this number are the bounds of the environment's
@@ -41,10 +42,9 @@ class Rollouts:
             positive and finite.
     """
 
-    def __init__(
-        self, environment: str, rollouts: int = 20, action_range: float = 10.0, **env_kwargs
-    ):
-        self.environment = environment
+    @checked(environment="env_id")
+    def __init__(self, env_id: str, rollouts: int = 20, action_range: float = 10.0, **env_kwargs):
+        self.env_id = env_id
         self.rollouts = whole_number("rollouts", rollouts)
         self.action_range = positive_number("action_range", action_range)
         if "num_envs" in env_kwargs:
@@ -53,14 +53,14 @@ class Rollouts:
                 "it out."
             )
         self.env_kwargs = env_kwargs
-        self.horizon = registered_horizon(environment, **env_kwargs)
+        self.horizon = registered_horizon(env_id, **env_kwargs)
         self._envs = self._driver = None
         # One collection at a time: the environments hold its state.
         self._lock = threading.RLock()
 
     def __reduce__(self):
         """Copies and pickles the settings alone; a copy makes environments of its own."""
-        settings = self.environment, self.rollouts, self.action_range
+        settings = self.env_id, self.rollouts, self.action_range
         return functools.partial(type(self), *settings, **self.env_kwargs), ()
 
     @property
@@ -164,11 +164,10 @@ class Rollouts:
 
     def _make(self, size):
         try:
-            return gymnasium.make_vec(self.environment, num_envs=size, **self.env_kwargs)
+            return gymnasium.make_vec(self.env_id, num_envs=size, **self.env_kwargs)
         except Exception as error:
             raise ValueError(
-                f"{size} environments {self.environment} cannot be made with {self.env_kwargs}: "
-                f"{error}"
+                f"{size} environments {self.env_id} cannot be made with {self.env_kwargs}: {error}"
             ) from error
 
 

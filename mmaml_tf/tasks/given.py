@@ -65,9 +65,9 @@ class GivenTasks:
         """Returns a hexadecimal digest of the tasks, whatever batches they come in."""
         return self._pass()[1]
 
-    def batches(self, size: int | None = None) -> Iterator[tuple[Episodes, dict]]:
-        """Yields the tasks in order as (`Episodes` of at most `size` tasks, their targets)."""
-        size = _TASKS_AT_ONCE if size is None else whole_number("batch", size)
+    def batches(self, batch_size: int | None = None) -> Iterator[tuple[Episodes, dict]]:
+        """Yields (`Episodes` of at most `batch_size` tasks, their targets), in order."""
+        size = _TASKS_AT_ONCE if batch_size is None else whole_number("batch_size", batch_size)
         modes, sha = [], hashlib.sha256()
         for episodes in self._batches:
             arrays = _arrays(episodes)
@@ -145,10 +145,10 @@ class FirstTasks:
         """The mode of each task."""
         return self._all.mode[_numbers(self._all.mode, {}) < self._count]
 
-    def batches(self, size: int | None = None) -> Iterator[tuple[Episodes, dict]]:
-        """Yields the tasks in order as (`Episodes` of at most `size` tasks, their targets)."""
+    def batches(self, batch_size: int | None = None) -> Iterator[tuple[Episodes, dict]]:
+        """Yields (`Episodes` of at most `batch_size` tasks, their targets), in order."""
         seen = {}
-        for episodes, targets in self._all.batches(size):
+        for episodes, targets in self._all.batches(batch_size):
             mode = np.zeros(len(episodes[0])) if episodes.mode is None else episodes.mode
             rows = np.flatnonzero(_numbers(mode, seen) < self._count)
             if len(rows):

@@ -30,9 +30,9 @@ class HeldOut(NamedTuple):
             return np.zeros(len(self.episodes.support_x), np.int32)
         return self.episodes.mode
 
-    def batches(self, size: int | None = None) -> Iterator[tuple[Episodes, dict]]:
-        """Yields the tasks in order as (`Episodes` of at most `size` tasks, their targets)."""
-        size = _TASKS_AT_ONCE if size is None else whole_number("batch", size)
+    def batches(self, batch_size: int | None = None) -> Iterator[tuple[Episodes, dict]]:
+        """Yields (`Episodes` of at most `batch_size` tasks, their targets), in order."""
+        size = _TASKS_AT_ONCE if batch_size is None else whole_number("batch_size", batch_size)
         for start in range(0, len(self.mode), size):
             part = slice(start, start + size)
             episodes = Episodes(*(None if a is None else a[part] for a in self.episodes[:5]))

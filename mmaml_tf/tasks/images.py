@@ -246,9 +246,9 @@ class HeldOutImages:
         self._digest = None
         self.mode = np.repeat(np.arange(len(self.modes), dtype=np.int32), self.tasks_per_mode)
 
-    def batches(self, size: int | None = None) -> Iterator[tuple[Episodes, dict]]:
-        """Yields the tasks in order as (`Episodes` of at most `size` tasks, targets by name)."""
-        size = None if size is None else whole_number("batch", size)
+    def batches(self, batch_size: int | None = None) -> Iterator[tuple[Episodes, dict]]:
+        """Yields (`Episodes` of at most `batch_size` tasks, targets by name), in order."""
+        size = None if batch_size is None else whole_number("batch_size", batch_size)
         for name in self.modes:
             images = self.tasks.ways_of(name) * (self.tasks.support + self.tasks.queries)
             pixels = images * math.prod(self.tasks.image_shape[:2])

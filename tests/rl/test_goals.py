@@ -182,7 +182,7 @@ def test_unknown_environments_and_modes(arguments, message):
         (lambda t: t.dataset(1, seed=0, start=-1), "start=-1"),
         (lambda t: t.held_out(0, seed=0), "tasks_per_mode=0"),
         (lambda t: t.held_out(2.5, seed=0), "tasks_per_mode=2.5"),
-        (lambda t: next(t.held_out(1, seed=0).batches(0)), "batch=0"),
+        (lambda t: next(t.held_out(1, seed=0).batches(0)), "batch_size=0"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused_by_name(call, message):

@@ -245,14 +245,14 @@ def test_goals_of_another_environment_are_refused():
     with pytest.raises(ValueError, match=r"acts in mmaml_tf/Ant-v0, .* of mmaml_tf/Reacher-v0"):
         mm.evaluate(learner, rl.GoalTasks("reacher", 2), tasks_per_mode=2)
     with pytest.raises(ValueError, match=r"acts in mmaml_tf/Ant-v0, .* of mmaml_tf/Reacher-v0"):
-        train(learner, rl.GoalTasks("reacher", 2), iterations=1, log_every=1, batch=2, seed=0)
+        train(learner, rl.GoalTasks("reacher", 2), iterations=1, log_every=1, batch_size=2, seed=0)
 
 
 def test_goals_of_other_modes_are_not_trained_on():
     bank = policies.ready("MultiProMP")
     tasks = rl.GoalTasks("point_mass", policies.MODES[::-1])
     with pytest.raises(ValueError, match="must be the same, in the same order"):
-        train(bank, tasks, iterations=1, log_every=1, batch=2, seed=0)
+        train(bank, tasks, iterations=1, log_every=1, batch_size=2, seed=0)
 
 
 @pytest.mark.parametrize("mode", [[0, 0, 7, 7], None, [0.0, 0.0, 1.0, 1.0]])

@@ -14,7 +14,7 @@ def run(recipe, iterations, directory=None, seed=3, config=(), learner=like_new,
     """Trains a learner from its first state; returns it, which others may get, and the history."""
     learner = learner(recipe)
     checkpoints = None if directory is None else Checkpoints(directory, dict(config))
-    settings = {"batch": 4, "seed": seed, "log_every": 1, "checkpoint_every": 1} | kwargs
+    settings = {"batch_size": 4, "seed": seed, "log_every": 1, "checkpoint_every": 1} | kwargs
     history = train(
         learner, policies.TASKS, iterations=iterations, checkpoints=checkpoints, **settings
     )

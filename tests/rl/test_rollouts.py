@@ -330,16 +330,16 @@ def test_collecting_inside_a_graph_is_refused(rollouts, policy):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"environment": "Drift-v9"}, "unknown environment 'Drift-v9'"),
-        ({"environment": "nowhere/Drift-v0"}, "unknown environment 'nowhere/Drift-v0'"),
-        ({"environment": "Endless-v0"}, "horizon is None"),
+        ({"env_id": "Drift-v9"}, "unknown environment 'Drift-v9'"),
+        ({"env_id": "nowhere/Drift-v0"}, "unknown environment 'nowhere/Drift-v0'"),
+        ({"env_id": "Endless-v0"}, "horizon is None"),
         ({"max_episode_steps": 0}, "horizon is 0"),
         ({"rollouts": 0}, "rollouts=0"),
         ({"rollouts": 2.5}, "rollouts=2.5"),
         ({"rollouts": True}, "rollouts=True"),
         ({"action_range": "10"}, "action_range='10'"),
         ({"num_envs": 3}, "num_envs: the number of environments is"),
-        ({"environment": 5}, "environment is a int; expected the id"),
+        ({"env_id": 5}, "env_id is a int; expected the id"),
         ({"action_range": 0.0}, "action_range=0.0"),
         ({"action_range": np.inf}, "action_range=inf"),
         ({"max_episode_steps": 2.0}, "horizon is 2.0"),
@@ -349,7 +349,7 @@ def test_bad_settings_are_refused(arguments, message):
     gymnasium.registry.pop("Endless-v0", None)
     gymnasium.register("Endless-v0", vector_entry_point=drift.DriftVectorEnv)
     with pytest.raises(ValueError, match=message):
-        Rollouts(**{"environment": "Drift-v0", **arguments})
+        Rollouts(**{"env_id": "Drift-v0", **arguments})
 
 
 def test_actions_of_a_wrong_shape_are_refused():

@@ -311,7 +311,7 @@ def test_pairs_that_do_not_fit_are_refused(pairs, message):
         (lambda t: t.dataset(2, seed=0, start=1.0), "start=1.0"),
         (lambda t: t.held_out(0), "tasks_per_mode=0"),
         (lambda t: t.held_out().only(["none"]), "are not among"),
-        (lambda t: next(t.held_out().batches(0)), "batch=0"),
+        (lambda t: next(t.held_out().batches(0)), "batch_size=0"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused_by_name(call, message):
@@ -327,7 +327,7 @@ def test_a_learner_trains_and_is_evaluated_on_them():
     tasks = ArrayTasks(x, slope * x, TASK, mode, support=(2, 4), parts=HALVES)
     learner = factory.learner("MAML", loop=factory.inner_loop(1))
     learner.modes = tasks.modes
-    history = train(learner, tasks, iterations=20, batch=4, seed=0, log_every=10)
+    history = train(learner, tasks, iterations=20, batch_size=4, seed=0, log_every=10)
     assert history[-1]["loss"] < history[0]["loss"]
     held_out = tasks.part("test").held_out()
     report = mm.evaluate(learner, held_out)

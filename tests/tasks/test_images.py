@@ -221,7 +221,7 @@ def test_what_does_not_fit_is_refused(change, message):
         (lambda t: t.dataset(2, seed=0, start=-1), "start=-1"),
         (lambda t: t.held_out(0, seed=0), "tasks_per_mode=0"),
         (lambda t: t.held_out(2, seed="7"), "seed='7'"),
-        (lambda t: next(t.held_out(2, seed=7).batches(0)), "batch=0"),
+        (lambda t: next(t.held_out(2, seed=7).batches(0)), "batch_size=0"),
         (lambda t: t.held_out(2, seed=7).only([]), "at least one"),
         (lambda t: t.held_out(2, seed=7).only(["a", "a"]), "each once"),
     ],
