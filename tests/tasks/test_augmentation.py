@@ -124,12 +124,14 @@ def test_values_stay_in_the_range(channels):
         assert x.dtype == np.float32 and x.min() == 0 and x.max() == 1
 
 
-def test_each_image_of_a_task_has_its_own_draw():
-    x = np.broadcast_to(images(size=8)[0], (6, 12, 8, 8, 3))
-    same = random_mode("a")._replace(images=x.reshape(-1, 8, 8, 3).repeat(3, axis=0))
-    batch = tasks(ALL, [same]).sample(4, seed=0)
-    found = np.concatenate([batch.support_x, batch.query_x], axis=1).reshape(4 * 18, -1)
-    assert len(np.unique(found, axis=0)) == 4 * 18
+def test_each_image_of_each_task_has_its_own_draw():
+    mode = random_mode("a")
+    images = np.broadcast_to(mode.images[0], mode.images.shape)
+    distribution = tasks(ALL, [mode._replace(images=images)])
+    # All images are one, so that they differ by their draws alone.
+    batches = [distribution.sample(4, *origin) for origin in ((0, 0), (0, 1), (1, 0))]
+    found = [x.reshape(-1, images[0].size) for b in batches for x in (b.support_x, b.query_x)]
+    assert len(np.unique(np.concatenate(found), axis=0)) == 3 * 4 * 18
 
 
 def test_the_images_and_labels_are_those_of_plain_tasks():
