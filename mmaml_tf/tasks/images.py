@@ -8,8 +8,7 @@ arrays to `ImageMode.from_arrays`.
 import copy
 import hashlib
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from mmaml_tf.episodes import Episodes
 from mmaml_tf.tasks.augmentation import Augmentation, Changes, by_mode
 from mmaml_tf.tasks.drawing import balanced_modes, check_split, dataset_of, generator
 from mmaml_tf.tasks.held_out import check_known
+from mmaml_tf.tasks.held_out_images import HeldOutImages
 from mmaml_tf.tasks.image_modes import ImageMode
 
 
@@ -172,7 +172,7 @@ class ImageTasks:
         tasks_per_mode: int = 1000,
         seed: int = 7,
         augmentation: Augmentation | Mapping[str, Augmentation] | None = None,
-    ) -> "HeldOutImages":
+    ) -> HeldOutImages:
         """Draws the fixed tasks of an evaluation.
 
         Args:
@@ -183,6 +183,15 @@ class ImageTasks:
         tasks = copy.copy(self)
         tasks._augmentation = by_mode(augmentation, self._sources.values())
         return HeldOutImages(tasks, tasks_per_mode, seed)
+
+    def only(self, modes: Sequence[str]) -> "ImageTasks":
+        """Returns tasks of some modes, with the same settings."""
+        modes = check_known(modes, self.modes)
+        tasks = copy.copy(self)
+        tasks.modes = modes
+        tasks._sources = {mode: self._sources[mode] for mode in modes}
+        tasks._augmentation = {m: a for m, a in self._augmentation.items() if m in modes}
+        return tasks
 
     def config(self) -> dict:
         """Returns the settings as plain values."""
@@ -259,64 +268,3 @@ def _write_floats(out, images):
     grey = images[..., 0] / np.float32(255)
     for channel in range(out.shape[-1]):  # many times as fast as repeating or broadcasting
         out[..., channel] = grey
-
-
-class HeldOutImages:
-    """A fixed set of tasks, drawn from the seed whenever it is needed.
-
-    Attributes:
-        tasks: the `ImageTasks` they come from.
-        modes: names of the modes.
-        mode: `[N]` mode of each task; the tasks of a mode are together.
-    """
-
-    def __init__(self, tasks: ImageTasks, tasks_per_mode: int, seed: int):
-        self.tasks = tasks
-        self.tasks_per_mode = whole_number("tasks_per_mode", tasks_per_mode)
-        self.seed = whole_number("seed", seed, None)
-        self.modes = tasks.modes
-        self._digest = None
-        self.mode = np.repeat(np.arange(len(self.modes), dtype=np.int32), self.tasks_per_mode)
-
-    def batches(self, size: int | None = None) -> Iterator[tuple[Episodes, dict]]:
-        """Yields the tasks in order as (`Episodes` of at most `size` tasks, targets by name)."""
-        size = None if size is None else whole_number("batch", size)
-        for name in self.modes:
-            images = self.tasks.ways_of(name) * (self.tasks.support + self.tasks.queries)
-            pixels = images * math.prod(self.tasks.image_shape[:2])
-            at_once = size or max(1, _PIXELS_AT_ONCE // pixels)
-            # Even batches, since a learner is traced for each size.
-            per_batch = math.ceil(self.tasks_per_mode / math.ceil(self.tasks_per_mode / at_once))
-            for start in range(0, self.tasks_per_mode, per_batch):
-                stop = min(start + per_batch, self.tasks_per_mode)
-                draws = [(name, self._draw(name, i)) for i in range(start, stop)]
-                episodes = self.tasks._episodes(draws)
-                yield episodes, {"labels": episodes.query_y}
-
-    def _draw(self, mode, index):
-        return self.tasks._draw(mode, self.seed, "held out", 0, index)
-
-    def only(self, modes: Sequence[str]) -> "HeldOutImages":
-        """Returns the tasks of some modes, which are the same whatever the others are."""
-        modes = check_known(modes, self.modes)
-        t = self.tasks
-        sources = [t._sources[mode] for mode in modes]
-        tasks = ImageTasks(sources, t.ways, t.support, t.queries, t.split, t.channels, t.fewer_ways)
-        augmentation = {m: a for m, a in t._augmentation.items() if m in modes}
-        return tasks.held_out(self.tasks_per_mode, self.seed, augmentation or None)
-
-    def digest(self) -> str:
-        """Returns a hexadecimal digest of the tasks: the images' digest and all draws."""
-        if self._digest is None:  # it takes as long as drawing all tasks
-            sha = hashlib.sha256(self.tasks.digest().encode())
-            for name in self.modes:
-                for index in range(self.tasks_per_mode):
-                    draw = self._draw(name, index)
-                    for array in (draw.rows, draw.turns, *draw.order):
-                        sha.update(array.astype("<i8").tobytes())
-            self._digest = sha.hexdigest()
-        return self._digest
-
-
-# Pixels of the batches an evaluation works on at once.
-_PIXELS_AT_ONCE = 2_000_000
