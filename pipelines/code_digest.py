@@ -65,6 +65,7 @@ CODE = {
         "mmaml_tf/protonet.py",
         "mmaml_tf/tasks/class_splits.py",
         "mmaml_tf/tasks/drawing.py",
+        "mmaml_tf/tasks/held_out_images.py",
         "mmaml_tf/tasks/image_modes.py",
         "mmaml_tf/tasks/images.py",
         "mmaml_tf/tasks/splits",

@@ -129,7 +129,7 @@ def cifar(part):
     return np.stack(images), labels
 
 
-def fc100(root, form="archive"):
+def cifar100(root, form="archive"):
     files = {"meta": {b"fine_label_names": [b"whale", b"apple"]}}
     for part in ("train", "test"):
         images, labels = cifar(part)
@@ -200,7 +200,8 @@ def flowers(root, form="archive"):
 MAKERS = {
     "omniglot": omniglot,
     "mini_imagenet": mini_imagenet,
-    "fc100": fc100,
+    "fc100": cifar100,
+    "cifar_fs": cifar100,
     "cub": cub,
     "aircraft": aircraft,
     "flowers": flowers,

@@ -1,4 +1,7 @@
-"""CIFAR-100 as FC100 uses it: training and test images pooled, 600 of each of 100 classes."""
+"""CIFAR-100 for few-shot learning: its training and test images pooled, 600 of each of 100 classes.
+
+FC100 and CIFAR-FS are the same images; they differ in which classes are for what.
+"""
 
 import io
 import posixpath
@@ -13,14 +16,8 @@ from mmaml_tf.datasets.pickles import load_pickle, named, text
 _PARTS = ("train", "test")
 
 
-class FC100(ImageDataset):
-    """A class is a fine label; colours are true.
-
-    Files: `cifar-100-python.tar.gz` (the version for Python) or its folder.
-    """
-
-    name = "fc100"
-    folders = ("cifar100", "fc100", ".")
+class _CIFAR100(ImageDataset):
+    folders = ("cifar100", "fc100", "cifar_fs", ".")
     layouts = (
         (
             Needed(
@@ -55,6 +52,24 @@ class FC100(ImageDataset):
                     yield f"{part}/{row:05d}", np.ascontiguousarray(image.transpose(1, 2, 0))
 
         return Contents(classes, images)
+
+
+class FC100(_CIFAR100):
+    """CIFAR-100, divided by superclass (Oreshkin et al. 2018); a class is a fine label.
+
+    Files: `cifar-100-python.tar.gz` (the version for Python) or its folder.
+    """
+
+    name = "fc100"
+
+
+class CIFARFS(_CIFAR100):
+    """CIFAR-100, divided at random into 64, 16 and 20 classes (Bertinetto et al. 2019).
+
+    A class is a fine label. The files are those of `FC100`.
+    """
+
+    name = "cifar_fs"
 
 
 def _pickles(tree):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mmaml_tf.datasets.aircraft import Aircraft
 from mmaml_tf.datasets.arguments import user_path
-from mmaml_tf.datasets.cifar100 import FC100
+from mmaml_tf.datasets.cifar100 import CIFARFS, FC100
 from mmaml_tf.datasets.cub import CUB
 from mmaml_tf.datasets.dataset import ImageDataset, check_name
 from mmaml_tf.datasets.flowers import Flowers
@@ -22,7 +22,7 @@ def register(dataset: ImageDataset) -> ImageDataset:
     return dataset
 
 
-for _dataset in (Omniglot(), MiniImageNet(), FC100(), CUB(), Aircraft(), Flowers()):
+for _dataset in (Omniglot(), MiniImageNet(), FC100(), CIFARFS(), CUB(), Aircraft(), Flowers()):
     register(_dataset)
 
 

@@ -19,6 +19,7 @@ SPLITS = {
     "omniglot": ("mmaml", "vinyals"),
     "mini_imagenet": ("ravi",),
     "fc100": ("tadam",),
+    "cifar_fs": ("bertinetto",),
     "cub": ("mmaml", "closerlook"),
     "aircraft": ("mmaml",),
     "flowers": ("metadataset",),

@@ -5,10 +5,10 @@ classes are rotated. To add one, give any folder of class folders to `mmaml_tf.d
 arrays to `ImageMode.from_arrays`.
 """
 
+import copy
 import hashlib
 import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +16,10 @@ import tensorflow as tf
 
 from mmaml_tf.arguments import whole_number
 from mmaml_tf.episodes import Episodes
+from mmaml_tf.tasks.augmentation import Augmentation, Changes, by_mode
 from mmaml_tf.tasks.drawing import balanced_modes, check_split, dataset_of, generator
 from mmaml_tf.tasks.held_out import check_known
+from mmaml_tf.tasks.held_out_images import HeldOutImages
 from mmaml_tf.tasks.image_modes import ImageMode
 
 
@@ -27,6 +29,7 @@ class _Draw(NamedTuple):
     rows: np.ndarray
     turns: np.ndarray  # `[N]` quarter turns of the classes
     order: tuple[np.ndarray, np.ndarray]  # the order of support and query points
+    changes: Changes | None  # of the images, `[N, K + Q]`
 
 
 class ImageTasks:
@@ -46,10 +49,14 @@ class ImageTasks:
         fewer_ways: lets a mode with fewer than N classes have tasks of all its classes, in
             evaluation; a learner for such tasks needs `fewer_ways=True` too. Without it such a
             mode is an error.
+        augmentation: random changes of the training images, new ones for each image of each task:
+            an `Augmentation`, or `{mode: Augmentation}` for some modes. A mirrored character may
+            be another one, so leave Omniglot out of flips. Held-out tasks have images as they
+            are, unless `held_out` is given an augmentation.
 
     Raises:
-        ValueError: for modes that do not fit together, an unknown split, too few classes or
-            too few images in a class.
+        ValueError: for modes that do not fit together, an unknown split, too few classes, too
+            few images in a class, or an augmentation that does not fit.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class ImageTasks:
         split: str = "train",
         channels: int = 3,
         fewer_ways: bool = False,
+        augmentation: Augmentation | Mapping[str, Augmentation] | None = None,
     ):
         modes = [modes] if isinstance(modes, ImageMode) else list(modes)
         if other := [mode for mode in modes if not isinstance(mode, ImageMode)]:
@@ -84,6 +92,12 @@ class ImageTasks:
         self.fewer_ways = fewer_ways
         self.image_shape = (*modes[0].images.shape[1:3], self.channels)
         self._ranges = {name: self._class_ranges(mode) for name, mode in self._sources.items()}
+        self._augmentation = by_mode(augmentation, modes)
+        if augmentation is not None and self.split != "train":
+            raise ValueError(
+                f"augmentation is for training, and split={split!r}: leave it out, or give it to "
+                "held_out to evaluate on changed images."
+            )
 
     def _class_ranges(self, mode):
         """Returns where the images of the split's classes are, `[classes, 2]`."""
@@ -153,18 +167,35 @@ class ImageTasks:
         """
         return dataset_of(self.sample, tasks, seed, start, fixed=True)
 
-    def held_out(self, tasks_per_mode: int = 1000, seed: int = 7) -> "HeldOutImages":
+    def held_out(
+        self,
+        tasks_per_mode: int = 1000,
+        seed: int = 7,
+        augmentation: Augmentation | Mapping[str, Augmentation] | None = None,
+    ) -> HeldOutImages:
         """Draws the fixed tasks of an evaluation.
 
         Args:
             tasks_per_mode: tasks of each mode, at least 1.
             seed: the evaluation's own seed; its tasks differ from every training batch's.
+            augmentation: changes of these tasks' images, in the form that `ImageTasks` takes.
         """
-        return HeldOutImages(self, tasks_per_mode, seed)
+        tasks = copy.copy(self)
+        tasks._augmentation = by_mode(augmentation, self._sources.values())
+        return HeldOutImages(tasks, tasks_per_mode, seed)
+
+    def only(self, modes: Sequence[str]) -> "ImageTasks":
+        """Returns tasks of some modes, with the same settings."""
+        modes = check_known(modes, self.modes)
+        tasks = copy.copy(self)
+        tasks.modes = modes
+        tasks._sources = {mode: self._sources[mode] for mode in modes}
+        tasks._augmentation = {m: a for m, a in self._augmentation.items() if m in modes}
+        return tasks
 
     def config(self) -> dict:
         """Returns the settings as plain values."""
-        return {
+        settings = {
             "modes": list(self.modes),
             "ways": {mode: self.ways_of(mode) for mode in self.modes},
             "support": self.support,
@@ -172,6 +203,9 @@ class ImageTasks:
             "split": self.split,
             "image_shape": list(self.image_shape),
         }
+        if self._augmentation:
+            settings["augmentation"] = {m: a.config() for m, a in self._augmentation.items()}
+        return settings
 
     def digest(self) -> str:
         """Returns a hexadecimal digest of the distribution: its settings, classes and images."""
@@ -183,14 +217,19 @@ class ImageTasks:
 
     def _draw(self, mode, seed, purpose, step, position):
         """Draws one task; a function of its arguments and the mode's classes alone."""
-        rng = generator(mode, purpose, seed, step, position)
+        key = (mode, purpose, seed, step, position)
+        rng = generator(*key)
         ranges, ways = self._ranges[mode], self.ways_of(mode)
         chosen = ranges[rng.choice(len(ranges), ways, replace=False)]
         points = self.support + self.queries
         rows = [start + rng.choice(stop - start, points, replace=False) for start, stop in chosen]
         turns = rng.integers(4, size=ways) if self._sources[mode].rotated else np.zeros(ways, int)
         order = tuple(rng.permutation(ways * n) for n in (self.support, self.queries))
-        return _Draw(np.stack(rows), turns, order)
+        changes = None
+        if mode in self._augmentation:
+            rng = generator(*key, "augmentation")
+            changes = self._augmentation[mode].draw(rng, (ways, points))
+        return _Draw(np.stack(rows), turns, order, changes)
 
     def _episodes(self, draws, origin=None):
         """Returns the episodes of draws `[(mode, draw)]` of equal size."""
@@ -216,6 +255,8 @@ class ImageTasks:
         for turn in (1, 2, 3):
             turned = draw.turns == turn
             images[turned] = np.rot90(images[turned], turn, axes=(2, 3))
+        if draw.changes is not None:
+            images = self._augmentation[mode].apply(images, draw.changes)
         return images
 
 
@@ -227,63 +268,3 @@ def _write_floats(out, images):
     grey = images[..., 0] / np.float32(255)
     for channel in range(out.shape[-1]):  # many times as fast as repeating or broadcasting
         out[..., channel] = grey
-
-
-class HeldOutImages:
-    """A fixed set of tasks, drawn from the seed whenever it is needed.
-
-    Attributes:
-        tasks: the `ImageTasks` they come from.
-        modes: names of the modes.
-        mode: `[N]` mode of each task; the tasks of a mode are together.
-    """
-
-    def __init__(self, tasks: ImageTasks, tasks_per_mode: int, seed: int):
-        self.tasks = tasks
-        self.tasks_per_mode = whole_number("tasks_per_mode", tasks_per_mode)
-        self.seed = whole_number("seed", seed, None)
-        self.modes = tasks.modes
-        self._digest = None
-        self.mode = np.repeat(np.arange(len(self.modes), dtype=np.int32), self.tasks_per_mode)
-
-    def batches(self, batch_size: int | None = None) -> Iterator[tuple[Episodes, dict]]:
-        """Yields (`Episodes` of at most `batch_size` tasks, targets by name), in order."""
-        size = None if batch_size is None else whole_number("batch_size", batch_size)
-        for name in self.modes:
-            images = self.tasks.ways_of(name) * (self.tasks.support + self.tasks.queries)
-            pixels = images * math.prod(self.tasks.image_shape[:2])
-            at_once = size or max(1, _PIXELS_AT_ONCE // pixels)
-            # Even batches, since a learner is traced for each size.
-            per_batch = math.ceil(self.tasks_per_mode / math.ceil(self.tasks_per_mode / at_once))
-            for start in range(0, self.tasks_per_mode, per_batch):
-                stop = min(start + per_batch, self.tasks_per_mode)
-                draws = [(name, self._draw(name, i)) for i in range(start, stop)]
-                episodes = self.tasks._episodes(draws)
-                yield episodes, {"labels": episodes.query_y}
-
-    def _draw(self, mode, index):
-        return self.tasks._draw(mode, self.seed, "held out", 0, index)
-
-    def only(self, modes: Sequence[str]) -> "HeldOutImages":
-        """Returns the tasks of some modes, which are the same whatever the others are."""
-        modes = check_known(modes, self.modes)
-        t = self.tasks
-        sources = [t._sources[mode] for mode in modes]
-        tasks = ImageTasks(sources, t.ways, t.support, t.queries, t.split, t.channels, t.fewer_ways)
-        return tasks.held_out(self.tasks_per_mode, self.seed)
-
-    def digest(self) -> str:
-        """Returns a hexadecimal digest of the tasks: the images' digest and all draws."""
-        if self._digest is None:  # it takes as long as drawing all tasks
-            sha = hashlib.sha256(self.tasks.digest().encode())
-            for name in self.modes:
-                for index in range(self.tasks_per_mode):
-                    draw = self._draw(name, index)
-                    for array in (draw.rows, draw.turns, *draw.order):
-                        sha.update(array.astype("<i8").tobytes())
-            self._digest = sha.hexdigest()
-        return self._digest
-
-
-# Pixels of the batches an evaluation works on at once.
-_PIXELS_AT_ONCE = 2_000_000

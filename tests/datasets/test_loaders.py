@@ -34,7 +34,7 @@ def test_classes_and_counts(name, form, tmp_path):
     assert images.channels == (1 if name == "omniglot" else 3)
 
 
-@pytest.mark.parametrize("name", ["omniglot", "fc100", "cub", "aircraft", "flowers"])
+@pytest.mark.parametrize("name", ["omniglot", "fc100", "cifar_fs", "cub", "aircraft", "flowers"])
 def test_an_archive_and_its_folder_give_the_same_images(name, tmp_path):
     digests = set()
     for form in ("archive", "folder"):
@@ -59,15 +59,22 @@ def test_omniglot_needs_alphabets(tmp_path):
 
 
 def test_fc100_pools_test_and_train_in_true_colours(tmp_path):
-    official_data.fc100(tmp_path / "data")
+    official_data.cifar100(tmp_path / "data")
     images = prepared("fc100", tmp_path, size=32)
     test, train = official_data.cifar("test")[0], official_data.cifar("train")[0]
     np.testing.assert_array_equal(images.images_of("apple"), [test[1], train[0], train[2]])
     np.testing.assert_array_equal(images.images_of("whale"), [test[0], train[1]])
 
 
+def test_cifar_fs_has_the_images_of_fc100(tmp_path):
+    official_data.cifar100(tmp_path / "data" / "fc100")  # one copy of the files is enough
+    fs, fc = prepared("cifar_fs", tmp_path, size=32), prepared("fc100", tmp_path, size=32)
+    np.testing.assert_array_equal(fs.images, fc.images)
+    assert fs.classes == fc.classes and fs.digest != fc.digest
+
+
 def test_fc100_without_a_part(tmp_path):
-    official_data.fc100(tmp_path / "data", "folder")
+    official_data.cifar100(tmp_path / "data", "folder")
     (tmp_path / "data" / "cifar-100-python" / "test").unlink()
     with pytest.raises(DatasetError, match="holds no test: use CIFAR-100's version for Python"):
         prepared("fc100", tmp_path)
@@ -207,7 +214,7 @@ def test_registered_datasets_are_known_by_name(tmp_path, monkeypatch):
 
 def test_missing_files_are_named_with_their_place(tmp_path):
     found = datasets.available(tmp_path)
-    assert set(found) == {"omniglot", "mini_imagenet", "fc100", "cub", "aircraft", "flowers"}
+    assert set(found) == set(official_data.MAKERS)
     for name, reason in found.items():
         assert reason == datasets.missing(name, tmp_path) != ""
         with pytest.raises(DatasetError) as error:

@@ -17,12 +17,20 @@ CLASSES = {
     "omniglot": 1623,
     "mini_imagenet": 100,
     "fc100": 100,
+    "cifar_fs": 100,
     "cub": 200,
     "aircraft": 100,
     "flowers": 102,
 }
 # Images of the whole dataset; of mini-ImageNet any equal number a class is passed on.
-IMAGES = {"omniglot": 32460, "fc100": 60000, "cub": 11788, "flowers": 8189, "aircraft": 10000}
+IMAGES = {
+    "omniglot": 32460,
+    "fc100": 60000,
+    "cifar_fs": 60000,
+    "cub": 11788,
+    "flowers": 8189,
+    "aircraft": 10000,
+}
 
 
 @pytest.mark.parametrize("name", CLASSES)

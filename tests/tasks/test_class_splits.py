@@ -10,6 +10,7 @@ COUNTS = {
     ("omniglot", "vinyals"): (1028, 172, 423),
     ("mini_imagenet", "ravi"): (64, 16, 20),
     ("fc100", "tadam"): (60, 20, 20),
+    ("cifar_fs", "bertinetto"): (64, 16, 20),
     ("cub", "mmaml"): (140, 30, 30),
     ("cub", "closerlook"): (100, 50, 50),
     ("aircraft", "mmaml"): (70, 15, 15),
@@ -35,6 +36,18 @@ def test_the_default_is_the_first():
 def test_splits_of_one_dataset_divide_the_same_classes(dataset):
     one, other = (set(class_split(dataset, name).classes) for name in SPLITS[dataset])
     assert one == other
+
+
+def test_cifar_fs_and_fc100_divide_the_same_classes_in_another_way():
+    fs, fc = class_split("cifar_fs"), class_split("fc100")
+    assert set(fs.classes) == set(fc.classes) and len(fs.classes) == 100
+    # FC100 keeps superclasses together, CIFAR-FS does not.
+    trees = {"maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"}
+    assert trees <= set(fc.train)
+    assert trees & set(fs.validation) == {"maple_tree"} and not trees & set(fs.test)
+    assert {"bus", "train", "orchid", "lion"} <= set(fs.train)
+    assert {"motorcycle", "sea", "otter", "crab"} <= set(fs.validation)
+    assert {"bicycle", "whale", "rose", "leopard"} <= set(fs.test)
 
 
 def test_cub_follows_the_seeded_shuffle_of_the_sorted_names():

@@ -5,7 +5,9 @@ import doctest
 import numpy as np
 import pytest
 
-from mmaml_tf.tasks import ClassSplit, ImageMode, ImageTasks, image_modes
+from mmaml_tf.datasets import PreparedImages
+from mmaml_tf.tasks import ClassSplit, ImageMode, ImageTasks, class_split, image_modes
+from mmaml_tf.tasks.class_splits import SPLITS
 
 NAMES = ("cat", "dog", "fox", "owl")
 
@@ -70,6 +72,18 @@ def test_the_digest_follows_images_and_classes():
     digests = {mode.digest for mode in (made(), made(other), made(x, np.char.upper(y)))}
     assert len(digests) == 3
     assert made(x.astype(np.float32) / 255).digest == made().digest
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_every_prepared_dataset_is_a_mode(name):
+    classes = tuple(sorted(class_split(name).classes))
+    images = np.zeros((2 * len(classes), 5, 5, 3), np.uint8)
+    offsets = np.arange(0, 2 * len(classes) + 1, 2)
+    mode = ImageMode.of(PreparedImages(name, images, classes, offsets, 5, 3, "digest", "sha256"))
+    assert mode.name == name and mode.rotated == (name == "omniglot")
+    for part in ("train", "validation", "test"):
+        tasks = ImageTasks([mode], ways=5, support=1, queries=1, split=part)
+        assert tasks.sample(2, seed=0).query_x.shape == (2, 5, 5, 5, 3)
 
 
 X, Y = arrays()
