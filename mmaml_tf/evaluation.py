@@ -4,6 +4,7 @@ import functools
 import inspect
 import numbers
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -23,14 +24,14 @@ __all__ = ["Estimate", "Evaluator", "Report", "evaluate", "predictions", "task_e
 @checked(batch="batch_size")
 def evaluate(
     learner: MetaLearner,
-    tasks,
+    tasks: Any,
     tasks_per_mode: int | None = None,
     seed: int | None = None,
     steps: int | None = None,
     *,
     curve: int | Sequence[int] | None = None,
     batch_size: int | None = None,
-    rollouts=None,
+    rollouts: Any = None,
     examples_per_mode: int | None = None,
 ) -> Report:
     """Evaluates a learner on held-out tasks.
@@ -141,7 +142,12 @@ class Evaluator:
         curve: see `evaluate`.
     """
 
-    def __init__(self, learner, steps: int | None = None, curve=None):
+    def __init__(
+        self,
+        learner: Learner,
+        steps: int | None = None,
+        curve: int | Sequence[int] | None = None,
+    ):
         if not isinstance(learner, Learner):
             raise ValueError(f"learner is a {type(learner).__name__}; expected a mmaml_tf.Learner.")
         check_ready(learner)
@@ -154,7 +160,7 @@ class Evaluator:
         self._predict = _predictor(learner, self.curve)
         self._metrics = TaskMetrics(learner)
 
-    def __call__(self, held_out, batch_size: int | None = None) -> Report:
+    def __call__(self, held_out: Any, batch_size: int | None = None) -> Report:
         """Returns the `Report` of held-out tasks; see `evaluate`."""
         if self.learner.needs_mode:
             self.learner.check_modes(held_out.modes)
@@ -212,7 +218,7 @@ def _accuracies(labels, path):
     return (found & np.isfinite(path).all(axis=-1)).mean(axis=-1)
 
 
-def predictions(learner, episodes, steps: int) -> np.ndarray:
+def predictions(learner: Learner, episodes: Episodes, steps: int) -> np.ndarray:
     """Returns predictions for the queries after each of 0 to S inner steps.
 
     Args:
@@ -266,7 +272,9 @@ def _of_any_size(array):
 _GRAPHS = 4
 
 
-def task_embeddings(learner, held_out, batch_size: int | None = None) -> np.ndarray:
+def task_embeddings(
+    learner: MetaLearner, held_out: Any, batch_size: int | None = None
+) -> np.ndarray:
     """Returns the embeddings `[N, E]` of held-out tasks' support sets; see `evaluate`."""
     embed = tf.function(learner.embed, autograph=False, reduce_retracing=True)
     batches = (episodes for episodes, _ in _held_out(learner, held_out).batches(batch_size))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
 
@@ -26,7 +27,7 @@ class Estimate(NamedTuple):
     nonfinite: int = 0
 
     @classmethod
-    def of(cls, values, mode=None) -> "Estimate":
+    def of(cls, values: ArrayLike, mode: ArrayLike | None = None) -> "Estimate":
         """Estimates the mean of `[n]` per-task values.
 
         Args:
@@ -79,11 +80,15 @@ class Report:
     curve: tuple[int, ...]
     digest: str | None = None
 
-    def estimate(self, mode: str | None = None, steps: int | None = None, measure=None) -> Estimate:
+    def estimate(
+        self, mode: str | None = None, steps: int | None = None, measure: str | None = None
+    ) -> Estimate:
         """Returns the mean over a mode (None: over all modes) after some inner steps."""
         return self._estimate(self.values(mode, steps, measure), mode)
 
-    def values(self, mode: str | None = None, steps: int | None = None, measure=None):
+    def values(
+        self, mode: str | None = None, steps: int | None = None, measure: str | None = None
+    ) -> np.ndarray:
         """Returns the values `[n]` of a mode's tasks (None: of all) after some inner steps.
 
         Raises:
@@ -102,7 +107,9 @@ class Report:
         values = self.measures[measure][self.curve.index(steps)]
         return values if mode is None else values[self.mode == self.modes.index(mode)]
 
-    def difference(self, other: "Report", mode: str | None = None, measure=None) -> Estimate:
+    def difference(
+        self, other: "Report", mode: str | None = None, measure: str | None = None
+    ) -> Estimate:
         """Returns the mean paired difference self − other after adaptation.
 
         A report without digest is taken to be of the same tasks if it has as many of each mode.

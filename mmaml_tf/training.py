@@ -4,12 +4,13 @@ import math
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
 from mmaml_tf.arguments import whole_number
 from mmaml_tf.checkpoint import Checkpoints, learner_state, set_learner_state
+from mmaml_tf.meta_learner import MetaLearner
 from mmaml_tf.names import checked
 
 
@@ -28,8 +29,8 @@ class Validation(NamedTuple):
 
 @checked(batch="batch_size")
 def train(
-    learner,
-    tasks,
+    learner: MetaLearner,
+    tasks: Any,
     *,
     iterations: int,
     batch_size: int,

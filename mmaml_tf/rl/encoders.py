@@ -1,5 +1,7 @@
 """Trajectory encoder: the rollouts of a task -> task embedding `[T, E]`."""
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
@@ -60,14 +62,14 @@ class TrajectoryEncoder(keras.layers.Layer):
         """Size E of the embedding."""
         return self.units
 
-    def build(self, observations_shape, actions_shape):
+    def build(self, observations_shape: Sequence, actions_shape: Sequence) -> None:
         """Creates the weights for observations `[T, R, L, O]` and actions `[T, R, L, A]`."""
         self.gru.build((None, None, observations_shape[-1] + actions_shape[-1] + 1))
         for dense in self.dense:
             dense.build((None, self.units))
         self.built = True
 
-    def call(self, trajectories: Trajectories):
+    def call(self, trajectories: Trajectories) -> tf.Tensor:
         """Embeds the rollouts of each task as `[T, E]`.
 
         Raises:
@@ -88,7 +90,7 @@ class TrajectoryEncoder(keras.layers.Layer):
         z = tf.reduce_mean(tf.reshape(z, [tf.shape(steps)[0], -1, self.units]), axis=1)
         return second(tf.nn.relu(first(z)))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         own = {"units": self.units, "window": self.window, "seed": self.seed}
         return super().get_config() | own

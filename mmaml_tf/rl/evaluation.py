@@ -1,7 +1,7 @@
 """Evaluation of policy learners on held-out goals."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def evaluate_policy(
     tasks_per_mode: int | None = None,
     seed: int | None = None,
     steps: int | None = None,
-    rollouts=None,
+    rollouts: Any = None,
     examples_per_mode: int = 4,
 ) -> PolicyReport:
     """Evaluates a learner by its undiscounted returns on held-out goals.

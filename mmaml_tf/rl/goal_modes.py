@@ -7,7 +7,8 @@ lies to the upper right.
 import math
 import numbers
 from collections.abc import Sequence
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -119,7 +120,7 @@ class GoalModes:
         mode = rng.integers(len(self.modes), size=tasks)
         return self.place(self.centres[mode], rng.standard_normal((tasks, 2)), np)
 
-    def place(self, centres, normal, numpy):
+    def place(self, centres: Any, normal: Any, numpy: ModuleType) -> Any:
         """Adds noise to centres and makes goals of them.
 
         Args:

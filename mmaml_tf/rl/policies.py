@@ -40,7 +40,7 @@ class GaussianPolicy(MLP):
         min_std: float = 1e-6,
         *,
         activation: str = "tanh",
-        kernel_initializer="glorot_uniform",
+        kernel_initializer: keras.initializers.Initializer | str | None = "glorot_uniform",
         **kwargs,
     ):
         actions = whole_number("actions", actions)
@@ -59,7 +59,7 @@ class GaussianPolicy(MLP):
                 "second."
             )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence) -> None:
         """Creates the weights for observations `[..., O]`; see `MLP.build`."""
         super().build(input_shape)
         self.log_std = self.add_weight(
@@ -69,17 +69,19 @@ class GaussianPolicy(MLP):
         )
 
     @property
-    def head(self):
+    def head(self) -> list:
         """Kernel and bias of the output layer, and the standard deviations."""
         return [*super().head, self.log_std]
 
-    def standard_deviations(self, weights: Sequence):
+    def standard_deviations(self, weights: Sequence) -> tf.Tensor:
         """Returns the standard deviations `[A]`, or `[T, A]` of adapted weights."""
         given = {id(v): w for v, w in zip(self.trainable_variables, weights, strict=True)}
         log_std = given.get(id(self.log_std), self.log_std.value)  # its own where it is frozen
         return tf.exp(tf.maximum(log_std, math.log(self.min_std)))
 
-    def distribution(self, weights: Sequence, x, modulation: Sequence | None = None):
+    def distribution(
+        self, weights: Sequence, x: tf.Tensor, modulation: Sequence | None = None
+    ) -> tfp.distributions.Distribution:
         """Returns the distribution of actions.
 
         Args:
@@ -93,7 +95,7 @@ class GaussianPolicy(MLP):
         means = self.functional_call(weights, x, modulation)
         return normal(means, self.standard_deviations(weights))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         config = super().get_config()
         actions = config.pop("outputs")
@@ -101,7 +103,7 @@ class GaussianPolicy(MLP):
         return config | own
 
 
-def normal(means, stds):
+def normal(means: tf.Tensor, stds: tf.Tensor) -> tfp.distributions.Distribution:
     """Returns independent normal distributions of the elements of actions.
 
     Args:

@@ -5,8 +5,10 @@ import threading
 from collections.abc import Sequence
 
 import gymnasium
+import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from mmaml_tf.arguments import positive_number, whole_number
 from mmaml_tf.fitting import refuse_strategy
@@ -85,10 +87,10 @@ class Rollouts:
 
     def collect(
         self,
-        policy,
+        policy: keras.Model,
         weights: Sequence,
         modulation: Sequence | None,
-        goals,
+        goals: ArrayLike,
         seed: Sequence[int],
     ) -> Trajectories:
         """Runs every environment from a new start to its horizon.

@@ -32,16 +32,16 @@ class Trajectories(NamedTuple):
     mask: Any
 
     @property
-    def stable(self):
+    def stable(self) -> tf.Tensor:
         """Which rollouts were stable to their end, `[T, R]` boolean."""
         return tf.reduce_min(self.mask, axis=-1) > 0
 
-    def returns(self):
+    def returns(self) -> tf.Tensor:
         """Returns the undiscounted return of each rollout, `[T, R]`, NaN of those that broke."""
         total = tf.reduce_sum(self.rewards, axis=-1)
         return tf.where(self.stable, total, tf.constant(math.nan, total.dtype))
 
-    def task_returns(self):
+    def task_returns(self) -> tf.Tensor:
         """Returns each task's mean return over the rollouts that did not break, `[T]`.
 
         It is NaN where all of them broke.

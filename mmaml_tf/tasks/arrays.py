@@ -4,9 +4,11 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from mmaml_tf.arguments import whole_number
 from mmaml_tf.episodes import Episodes
@@ -61,15 +63,15 @@ class ArrayTasks:
 
     def __init__(
         self,
-        x,
-        y,
-        task,
-        mode=None,
+        x: ArrayLike,
+        y: ArrayLike,
+        task: ArrayLike,
+        mode: ArrayLike | Mapping | None = None,
         *,
         support: int | tuple[int, int] = 5,
         queries: int | None = None,
         split: str = "train",
-        parts=SHARES,
+        parts: Sequence[float] | Mapping[str, Sequence] = SHARES,
         seed: int = 0,
         classes: int | None = None,
     ):
@@ -91,7 +93,13 @@ class ArrayTasks:
 
     @classmethod
     def from_frame(
-        cls, frame, task: str, inputs: Sequence[str], targets: Sequence[str], mode=None, **settings
+        cls,
+        frame: Any,
+        task: str,
+        inputs: str | Sequence[str],
+        targets: str | Sequence[str],
+        mode: str | Mapping | None = None,
+        **settings,
     ) -> "ArrayTasks":
         """Makes tasks of the columns of a pandas or Polars frame.
 
@@ -121,7 +129,12 @@ class ArrayTasks:
         return cls(x, y, label, mode, **settings)
 
     @classmethod
-    def from_tasks(cls, tasks, mode=None, **settings) -> "ArrayTasks":
+    def from_tasks(
+        cls,
+        tasks: Mapping[Any, tuple[ArrayLike, ArrayLike]] | Sequence[tuple[ArrayLike, ArrayLike]],
+        mode: Sequence | Mapping | None = None,
+        **settings,
+    ) -> "ArrayTasks":
         """Makes tasks of one pair (x, y) for each task.
 
         Args:

@@ -47,7 +47,13 @@ class ClassSplit(NamedTuple):
     source: str = ""
 
     @classmethod
-    def of(cls, train, validation=(), test=(), source: str = "") -> "ClassSplit":
+    def of(
+        cls,
+        train: Iterable[str],
+        validation: Iterable[str] = (),
+        test: Iterable[str] = (),
+        source: str = "",
+    ) -> "ClassSplit":
         """Makes a split from lists of class names, for a dataset of one's own.
 
         Raises:

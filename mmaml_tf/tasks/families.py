@@ -27,7 +27,7 @@ MODE_SETS = {
 }
 
 
-def register_family(name: str, overwrite: bool = False):
+def register_family(name: str, overwrite: bool = False) -> Callable[[Callable], Callable]:
     """Registers a function family under `name`, for use as a mode of `FunctionTasks`.
 
     Args:

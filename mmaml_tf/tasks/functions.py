@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from mmaml_tf.arguments import whole_number
 from mmaml_tf.episodes import Episodes, prefetched
@@ -105,7 +106,7 @@ class FunctionTasks:
         targets = {"noisy": episodes.query_y, "noise_free": clean.numpy()}
         return HeldOut(episodes, targets, self.modes)
 
-    def examples(self, tasks_per_mode: int, seed: int, grid):
+    def examples(self, tasks_per_mode: int, seed: int, grid: ArrayLike) -> Episodes:
         """Draws tasks together with their noise-free curves, for pictures.
 
         Args:

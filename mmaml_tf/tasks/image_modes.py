@@ -2,10 +2,11 @@
 
 import hashlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mmaml_tf.tasks.class_splits import SHARES, ClassSplit, class_split, divided
 
@@ -52,7 +53,14 @@ class ImageMode(NamedTuple):
 
     @classmethod
     def from_arrays(
-        cls, name: str, x, y, split=SHARES, *, rotated: bool = False, seed: int = 0
+        cls,
+        name: str,
+        x: ArrayLike,
+        y: ArrayLike,
+        split: ClassSplit | Mapping[str, Sequence] | Sequence[float] = SHARES,
+        *,
+        rotated: bool = False,
+        seed: int = 0,
     ) -> "ImageMode":
         """Makes a mode of images in memory.
 
