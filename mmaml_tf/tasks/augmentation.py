@@ -29,21 +29,21 @@ class Changes(NamedTuple):
 class Augmentation:
     """Changes every image at random, independently of the others.
 
-    An image is mirrored or not, padded with black, cropped to its size, and changed in colour.
-    With a pixel x, its grey value g and the mean m of the image's grey values, a pixel becomes
+    An image is mirrored or not, padded with black, cropped to its size and changed in colour.
+    With its grey value g, and the mean m of the image's grey values, a pixel x becomes
 
         b (m + c (g + s (x - g) - m)),
 
     where the factors of brightness b, contrast c and saturation s are uniform around 1. Values
-    are cut off at the ends of the range once, after that, so that no order of the three matters.
-    The saturation of a grey image does not change anything.
+    are clipped to the range once, at the end, so that the order of the three does not matter.
+    Saturation leaves grey images as they are.
 
     Args:
         flip: whether half of the images are mirrored.
         padding: pixels added on every side before the crop; fewer than an image is high and wide.
         brightness: at most 1; b is from 1 - brightness to 1 + brightness.
-        contrast: likewise, of c.
-        saturation: likewise, of s.
+        contrast: the same for c.
+        saturation: the same for s.
 
     Raises:
         ValueError: for other values, or if nothing would change.
