@@ -18,7 +18,7 @@ if not (sys.argv[:1] == ["-m"] and "-m mmaml_tf" in " ".join(sys.orig_argv)):
             "KERAS_BACKEND=tensorflow before Keras is imported."
         )
 
-    from mmaml_tf import encoders, modulation, networks, tasks
+    from mmaml_tf import encoders, modulation, networks, tasks, update_rules
     from mmaml_tf.episodes import Episodes
     from mmaml_tf.evaluation import evaluate
     from mmaml_tf.inner_loop import InnerLoop
@@ -42,4 +42,5 @@ __all__ = [
     "modulation",
     "networks",
     "tasks",
+    "update_rules",
 ]

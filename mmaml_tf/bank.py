@@ -16,9 +16,10 @@ from mmaml_tf.names import checked
 class Bank(MetaLearner):
     """One independent learner per mode, chosen by each task's true mode.
 
-    The outer loss is the sum over modes of the mean over that mode's tasks, and each network's
-    gradient is clipped on its own, so that training the bank equals training its members apart,
-    as long as every batch has tasks of all modes and no update is skipped.
+    The outer loss is the sum over modes of the mean over that mode's tasks, each network's
+    gradient is clipped on its own, and each mode has a copy of an update rule that learns, so that
+    training the bank equals training its members apart, as long as every batch has tasks of all
+    modes and no update is skipped.
 
     Args:
         networks: one task network per mode, initialised independently.
@@ -83,6 +84,7 @@ class Bank(MetaLearner):
         parts = ("network", "encoder", "modulation", "modes", "name")
         settings, *others = (
             {k: v for k, v in learner.get_config().items() if k not in parts}
+            | {"inner_loop": learner.inner_loop.settings()}
             for learner in learners
         )
         for other in others:
@@ -93,8 +95,12 @@ class Bank(MetaLearner):
                 )
         del settings["inner_loop"], settings["trainable_layers"]
         networks = [learner.network for learner in learners]
-        bank = cls(networks, modes=modes, inner_loop=first.inner_loop, **settings)
+        # What the members learned is copied, so that they keep it for themselves.
+        inner_loop = type(first.inner_loop).from_config(first.inner_loop.get_config())
+        bank = cls(networks, modes=modes, inner_loop=inner_loop, **settings)
         bank.build(first.support_shapes)
+        for rule, learner in zip(inner_loop.rules, learners, strict=False):
+            rule.set_weights(learner.inner_loop.update.get_weights())
         return bank
 
     def build(self, input_shape):
@@ -152,8 +158,9 @@ class Bank(MetaLearner):
             return 1 / tf.linalg.matvec(of_mode, counts)
 
     def gradient_groups(self):
-        """One group per mode."""
-        return [network.trainable_variables for network in self.networks]
+        """One group per mode, and one per mode of what its update rule learns."""
+        _, *others = super().gradient_groups()
+        return [*(network.trainable_variables for network in self.networks), *others]
 
     def get_config(self):
         """Returns the constructor arguments."""

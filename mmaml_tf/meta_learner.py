@@ -43,7 +43,7 @@ class MetaLearner(OuterStep):
         inner_loop: the adaptation, by default `InnerLoop()`; only the network's weights take part
             in it.
         outer_clip: bound on the norm of the outer gradient of each group (the task network;
-            encoder and modulation together), or None.
+            encoder and modulation together; what the update rule learns), or None.
         on_nonfinite: "stop" or "skip", see `nonfinite.UpdateGuard`.
         modes: names of the task modes, to report by mode.
 
@@ -144,27 +144,33 @@ class MetaLearner(OuterStep):
             self.modulation.build_for(size, self.network.modulated_widths)
             embeddings = keras.random.normal((2, size), 0.0, 3.0, self.compute_dtype, seed=1)
             self.network.check_modulation(self.modulation(embeddings), point)
+        # It has rates for those weights that are adapted: what is frozen has none.
+        self._restore_frozen()
+        modes = self.modes if self.needs_mode else ()
+        self.inner_loop.build_for(self._adapted_variables(), modes)
+        self._restore_frozen()
+        self._stored_trainable = None
         self._check_dtypes()
         names = [v.path for v in self.guarded]
         self.guard = UpdateGuard(self.on_nonfinite, names, len(self.modes), name="guard")
         self.support_shapes = tuple(shapes)
-        self._restore_frozen()
         self.built = True
 
     def _layers_of_parts(self):
-        """Returns all layers of network, encoder and modulation, each before those inside it."""
+        """Returns all layers of the parts, each before those inside it."""
         return [layer for part in self._parts() for layer in part._flatten_layers()]
 
     def _parts(self):
-        return [*self._networks(), *filter(None, [self.encoder, self.modulation])]
+        # The inner loop is last: in a bank it gets more layers when it is built.
+        parts = self.encoder, self.modulation, self.inner_loop
+        return [*self._networks(), *(part for part in parts if part is not None)]
 
     def _restore_frozen(self):
         """Freezes the layers that were frozen when the learner was stored."""
-        layers = self._layers_of_parts()
-        if self._stored_trainable is not None and len(self._stored_trainable) == len(layers):
-            for layer, trainable in zip(layers, self._stored_trainable, strict=True):
-                layer.trainable = trainable
-            self._stored_trainable = None
+        for layer, trainable in zip(
+            self._layers_of_parts(), self._stored_trainable or (), strict=False
+        ):
+            layer.trainable = trainable
 
     def _check_dtypes(self):
         """Raises ValueError where parts keep their weights in other types than the learner."""
@@ -190,8 +196,17 @@ class MetaLearner(OuterStep):
     def traced_settings(self):
         """See `TaskModel.traced_settings`."""
         own = tuple(getattr(self, name) for name in self.settings)
-        loop = tuple(self.inner_loop.get_config().values())
+        loop = tuple(self.inner_loop.settings().values())
         return super().traced_settings() + own + loop + (self.network.statistics,)
+
+    def phases(self):
+        """See `OuterStep.phases`; they are those of the inner loop."""
+        return self.inner_loop.phases()
+
+    def gradient_groups(self):
+        """See `OuterStep.gradient_groups`; what an update rule learns is a group, too."""
+        of_rules = [rule.trainable_variables for rule in self.inner_loop.rules]
+        return [*super().gradient_groups(), *filter(None, of_rules)]
 
     def refresh(self):
         """See `TaskModel.refresh`."""
@@ -326,8 +341,17 @@ class MetaLearner(OuterStep):
 
     def _adapted(self):
         """Returns for each of the network's weights whether the inner loop adapts it."""
-        head = {id(v) for v in self.network.head} if self.inner_loop.head_only else None
-        return [head is None or id(v) in head for v in self.network.trainable_variables]
+        adapted = self._adapted_variables()
+        self.inner_loop.check_adapted(adapted)
+        adapted = set(map(id, adapted))
+        return [id(v) in adapted for v in self.network.trainable_variables]
+
+    def _adapted_variables(self):
+        variables = self.network.trainable_variables
+        if not self.inner_loop.head_only:
+            return variables
+        head = set(map(id, self.network.head))
+        return [v for v in variables if id(v) in head]
 
     def _shared_weights(self):
         return [tf.convert_to_tensor(v) for v in self.network.trainable_variables]
@@ -450,7 +474,9 @@ class MetaLearner(OuterStep):
         trainable = config.pop("trainable_layers", None)
         learner = cls(**config)
         learner._stored_trainable = trainable and tuple(trainable)
-        learner._restore_frozen()
+        if trainable and len(trainable) == len(learner._layers_of_parts()):
+            learner._restore_frozen()
+            learner._stored_trainable = None
         return learner
 
 

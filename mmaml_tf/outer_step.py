@@ -3,6 +3,7 @@
 It knows nothing of what tasks are made of.
 """
 
+import functools
 from collections.abc import Sequence
 
 import keras
@@ -39,12 +40,20 @@ class OuterStep(TaskModel):
         """Returns the modulation of each block for a batch in training, see `outer_losses`."""
         raise NotImplementedError
 
-    def outer_losses(self, batch: Sequence, affine):
+    def phases(self) -> Sequence:
+        """Returns pairs of an outer step, the first 0, and the phase of training it begins.
+
+        What a phase is the subclass knows, in `outer_losses`. Each has graphs of its own.
+        """
+        return [(0, None)]
+
+    def outer_losses(self, batch: Sequence, affine, phase):
         """Adapts and measures, inside the outer gradient tape.
 
         Args:
             batch: the tensors of t tasks, in the order given to `outer_step`.
             affine: the modulation of each block for them, see `modulate_batch`.
+            phase: that of the present outer step, see `phases`; None for the last one.
 
         Returns:
             The outer loss of each task `[t]`, a tensor `[t, ...]` of what the metrics need, and
@@ -100,11 +109,12 @@ class OuterStep(TaskModel):
             The metrics by name.
         """
         parts = self._divide(weights.shape[0])
-        shards = [
-            self._shard_gradients(*shard, groups=parts.groups)
-            for shard in division.split([*batch, weights], parts.shards)
-        ]
-        losses, outputs, sums = zip(*shards, strict=True)
+        given = division.split([*batch, weights], parts.shards)
+
+        def gradients(phase):
+            return [self._shard_gradients(*s, groups=parts.groups, phase=phase) for s in given]
+
+        losses, outputs, sums = zip(*self._in_phase(gradients), strict=True)
         return self._update(
             [tf.add_n(of_shards) for of_shards in zip(*sums, strict=True)],
             tf.concat(losses, axis=0),
@@ -114,6 +124,15 @@ class OuterStep(TaskModel):
             origin,
             targets,
         )
+
+    def _in_phase(self, function):
+        """Returns what a function gives for the phase of the present outer step."""
+        starts, phases = zip(*self.phases(), strict=True)
+        if len(phases) == 1:
+            return function(phases[0])
+        begun = [self.optimizer.iterations >= start for start in starts[1:]]
+        index = tf.reduce_sum(tf.cast(tf.stack(begun), tf.int32))
+        return tf.switch_case(index, [functools.partial(function, phase) for phase in phases])
 
     def _divide(self, tasks):
         if not self.xla and self._division == {"shards": "auto", "tasks_at_once": "auto"}:
@@ -138,12 +157,12 @@ class OuterStep(TaskModel):
             return function
         return tf.function(function, autograph=False, jit_compile=self.xla)
 
-    def _losses_and_gradients(self, *arrays, groups):
+    def _losses_and_gradients(self, *arrays, groups, phase=None):
         """Returns losses `[T]`, outputs and sums over tasks, see `_divided_gradients`."""
         with layers.compiled_by_xla(self.xla):
-            return self._divided_gradients(arrays, groups)
+            return self._divided_gradients(arrays, groups, phase)
 
-    def _divided_gradients(self, arrays, groups):
+    def _divided_gradients(self, arrays, groups, phase):
         """Returns losses, outputs, and the gradients of Σ weights·losses with changes of state.
 
         The gradients are of `_network_variables` and `_modulating_variables`, scaled as the
@@ -169,7 +188,7 @@ class OuterStep(TaskModel):
                 outer.watch([adapted, tensors])
                 given = iter(tensors)
                 own = tf.nest.map_structure(lambda t: None if t is None else next(given), affine)
-                losses, outputs, new_state = self.outer_losses(batch, own)
+                losses, outputs, new_state = self.outer_losses(batch, own, phase)
                 loss = self.optimizer.scale_loss(tf.reduce_sum(weights * losses))
             gradients = outer.gradient(loss, [*adapted, *tensors], unconnected_gradients="zero")
             gradients = [tf.convert_to_tensor(g) for g in gradients]

@@ -32,9 +32,11 @@ class ProtoNet(Learner):
         del point
         return keras.random.normal((1, 32, self.ways), dtype=self.compute_dtype, seed=1)
 
-    def _adaptation_path(self, support_x, support_y, mode, affine, steps=None, training=False):
+    def _adaptation_path(
+        self, support_x, support_y, mode, affine, steps=None, training=False, first_order=None
+    ):
         """Returns the prototypes `[T, N, E]`, which more inner steps would not change."""
-        del mode, affine
+        del mode, affine, first_order
         result = self.network.run(self._shared_weights(), support_x, training=training)
         features = tf.cast(result.outputs, self.compute_dtype)
         labels = tf.reshape(support_y, tf.shape(support_y)[:2])

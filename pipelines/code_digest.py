@@ -26,6 +26,7 @@ _TRAINING = (
     "mmaml_tf/outer_step.py",
     "mmaml_tf/seeds.py",
     "mmaml_tf/training.py",
+    "mmaml_tf/update_rules.py",
     "pipelines/cells.py",
     "pipelines/train.py",
 )

@@ -1,3 +1,7 @@
+import doctest
+
+import factory
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -85,3 +89,53 @@ def test_the_loss_is_told_the_step():
 def test_bad_settings_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         mm.InnerLoop(**arguments)
+
+
+def test_a_hook_sees_every_step():
+    seen = []
+    loop = mm.InnerLoop(3, 0.5, clip=0.8, on_step=lambda *step: seen.append(step))
+    path = loop(squared(tf.constant([1.0]), tf.constant([0.0])), [tf.constant([1.0])])
+    for number, (step, weights, gradients, losses) in enumerate(seen):
+        assert step == number
+        before, after = (path[number + i][0].numpy() for i in (0, 1))
+        np.testing.assert_array_equal(weights[0], before)
+        np.testing.assert_allclose(after, before - 0.5 * gradients[0])
+        np.testing.assert_allclose(losses, 0.5 * before**2)
+    assert len(seen) == 3
+    assert seen[0][2][0] == 0.8  # clipped, as the rule gets it
+
+
+@keras.saving.register_keras_serializable("tests")
+def noted(step, weights, gradients, losses):
+    NOTES.append((step, len(weights)))
+
+
+NOTES = []
+
+
+def test_a_hook_is_part_of_a_learner(tmp_path):
+    made = factory.learner("MAML", loop=factory.inner_loop(2, on_step=noted))
+    made.adapt(*factory.episodes()[:2])
+    assert (1, 6) in NOTES
+    made.save(tmp_path / "learner.keras")
+    assert keras.models.load_model(tmp_path / "learner.keras").inner_loop.on_step is noted
+    count = len(NOTES)
+    made.inner_loop.on_step = None
+    made.adapt(*factory.episodes()[:2])
+    assert len(NOTES) == count
+
+
+def test_an_inner_loop_is_made_from_its_configuration():
+    loop = mm.InnerLoop(
+        4, update=mm.update_rules.Momentum(0.3, 0.5), clip=2.0, head_only=True,
+        multi_step_until=7, first_order_until=3, on_step=noted, name="mine",
+    )  # fmt: skip
+    copy = mm.InnerLoop.from_config(loop.get_config())
+    assert copy.get_config() == loop.get_config()
+    assert (copy.update.momentum, copy.learning_rate, copy.name) == (0.5, 0.3, "mine")
+    assert mm.InnerLoop().learning_rate == 1e-3
+
+
+def test_the_examples_run():
+    found = doctest.testmod(mm.inner_loop)
+    assert (found.failed, found.attempted > 0) == (0, True)

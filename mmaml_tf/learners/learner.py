@@ -72,7 +72,9 @@ class Learner(EpisodeInputs):
         affine = self.modulate(support_x, support_y)
         return self._adaptation_path(support_x, support_y, mode, affine, steps), affine
 
-    def _adaptation_path(self, support_x, support_y, mode, affine, steps=None, training=False):
+    def _adaptation_path(
+        self, support_x, support_y, mode, affine, steps=None, training=False, first_order=None
+    ):
         support = support_x, support_y
 
         def support_loss(weights, step):
@@ -82,7 +84,7 @@ class Learner(EpisodeInputs):
 
         tasks = support_x.shape[0] or tf.shape(support_x)[0]
         initial = self.initial_weights(tasks, mode)
-        return self.inner_loop(support_loss, initial, steps, self._adapted())
+        return self.inner_loop(support_loss, initial, steps, self._adapted(), mode, first_order)
 
     def predict_adapted(self, weights, affine, support, x):
         """Runs the adapted task network.
@@ -178,20 +180,35 @@ class Learner(EpisodeInputs):
     def train_step(self, episodes: Episodes):
         """Takes one outer step on a batch of tasks; called by `fit`."""
         *batch, mode, origin = self._checked(self.as_batch(episodes))
-        weights = self.task_weights(batch[0].shape[0] or tf.shape(batch[0])[0], mode)
-        return self.outer_step([*batch, mode], weights, mode, origin, targets=batch[-1])
+        tasks = batch[0].shape[0] or tf.shape(batch[0])[0]
+        weights = self.task_weights(tasks, mode)
+        targets, batch = batch[-1], [*batch, mode]
+        if self.inner_loop.multi_step_until is not None:
+            # All tasks have the same, which go with them wherever a batch is divided.
+            of_steps = self.inner_loop.step_weights(self.optimizer.iterations, self.compute_dtype)
+            batch.append(tf.tile(of_steps[None], [tasks, 1]))
+        return self.outer_step(batch, weights, mode, origin, targets)
 
     def modulate_batch(self, batch):
         """See `OuterStep.modulate_batch`."""
         support_x, support_y, *_ = batch
         return self.modulate(support_x, support_y, training=True)
 
-    def outer_losses(self, batch, affine):
+    def outer_losses(self, batch, affine, phase=None):
         """Returns the query losses `[t]` after adaptation, the predictions and new states."""
-        support_x, support_y, query_x, query_y, mode = batch
-        path = self._adaptation_path(support_x, support_y, mode, affine, training=True)
-        result = self._run(path[-1], affine, (support_x, support_y), query_x, training=True)
-        return self._task_losses(query_y, result), result.outputs, result.state
+        support_x, support_y, query_x, query_y, mode, *of_steps = batch
+        first_order, multi_step = phase or (None, False)
+        path = self._adaptation_path(
+            support_x, support_y, mode, affine, training=True, first_order=first_order
+        )
+        support = support_x, support_y
+        measured = path[1:] if multi_step else path[-1:]
+        results = [self._run(w, affine, support, query_x, training=True) for w in measured]
+        losses = [self._task_losses(query_y, result) for result in results]
+        total = losses[-1]
+        if multi_step:
+            total = tf.reduce_sum(of_steps[0] * tf.stack(losses, axis=1), axis=1)
+        return total, results[-1].outputs, results[-1].state
 
     def test_step(self, episodes: Episodes):
         """Computes the query loss after adaptation; called by `evaluate`.

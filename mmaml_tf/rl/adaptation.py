@@ -33,11 +33,13 @@ class Parameters(NamedTuple):
         modulation: for each hidden layer `(scale [T, width], None)`, or None before the first
             inner step and without modulation.
         steps: inner steps taken.
+        state: what the update rule remembers of them, see `update_rules.UpdateRule`.
     """
 
     weights: list
     modulation: Any = None
     steps: int = 0
+    state: Any = ()
 
 
 class Stage(NamedTuple):
@@ -103,6 +105,12 @@ class AdaptivePolicy(MetaLearner):
             outer_clip=outer_clip,
             **kwargs,
         )
+        until = self.inner_loop.multi_step_until
+        if until is not None:
+            raise ValueError(
+                f"multi_step_until={until}: the objective of policies is of the rollouts after the "
+                "last inner step; leave it out."
+            )
         if encoder is not None and self.inner_loop.steps == 0:
             raise ValueError(
                 "inner steps is 0, and a policy is modulated from its first inner step on: the "
@@ -271,7 +279,10 @@ class AdaptivePolicy(MetaLearner):
         """
         self._require_weights()
         tasks = whole_number("tasks", tasks)
-        return Parameters(self.initial_weights(tasks, self._as_modes(mode, tasks)))
+        mode = self._as_modes(mode, tasks)
+        weights = self.initial_weights(tasks, mode)
+        state = self.inner_loop.initial_state(weights, self._adapted(), mode)
+        return Parameters(weights, state=state)
 
     def _require_weights(self):
         refuse_strategy()
@@ -314,7 +325,8 @@ class AdaptivePolicy(MetaLearner):
                 "or adapt returned."
             )
         # One task's weights would silently be stretched to all.
-        if {len(weight) for weight in self._of_tasks(parameters.weights)} - {tasks}:
+        tensors = [*self._of_tasks(parameters.weights), *tf.nest.flatten(parameters.state)]
+        if {len(tensor) for tensor in tensors} - {tasks}:
             raise ValueError(
                 f"the trajectories are of {tasks} tasks, the parameters of another number; give "
                 "each task's parameters with its own trajectories."
@@ -326,11 +338,13 @@ class AdaptivePolicy(MetaLearner):
         return [w for w, v in zip(weights, own, strict=True) if w.shape.rank > len(v.shape)]
 
     def _adapt(self, trajectories, experience, parameters):
-        weights = self._inner_step(experience, parameters.weights, parameters.modulation)
-        modulation = parameters.modulation
-        if parameters.steps == 0 and self.modulation is not None:
+        weights, modulation, steps, state = parameters
+        # As a tensor, so that all steps share a graph.
+        number = tf.constant(steps)
+        weights, state = self._inner_step(experience, weights, modulation, number, state)
+        if steps == 0 and self.modulation is not None:
             modulation = self._modulate(trajectories)
-        return Parameters(weights, modulation, parameters.steps + 1)
+        return Parameters(weights, modulation, steps + 1, state)
 
     def experience(self, trajectories: Trajectories, parameters: Parameters) -> promp.Experience:
         """Returns what the objectives need of rollouts that were sampled by these parameters."""
@@ -361,15 +375,23 @@ class AdaptivePolicy(MetaLearner):
         stds = tf.broadcast_to(stds, [tasks, stds.shape[-1]])
         return promp.Experience(observations, actions, advantages, mask, means, stds)
 
-    def take_inner_step(self, experience, weights, modulation):
-        """Returns the weights `[T, ...]` after one policy gradient on what they experienced."""
+    def take_inner_step(self, experience, weights, modulation, step, state):
+        """Returns weights `[T, ...]` and state after one policy gradient on what they experienced.
+
+        Args:
+            experience: see `experience`.
+            weights: see `Parameters`.
+            modulation: see `Parameters`.
+            step: the steps of `Parameters`, an integer tensor.
+            state: see `Parameters`.
+        """
 
         def loss(weights, step):
             del step
             policy = self.network.distribution(weights, experience.observations, modulation)
             return promp.adaptation_loss(policy, experience)
 
-        return self.inner_loop(loss, weights, 1, self._adapted())[-1]
+        return self.inner_loop.take_step(loss, weights, step, state, self._adapted())
 
     def stages(self, goals: Goals, steps: int | None = None, rollouts=None) -> Iterator[Stage]:
         """Samples and adapts, stage by stage.

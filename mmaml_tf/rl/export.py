@@ -65,10 +65,11 @@ class _Endpoints:
         self.middle = (self.high + self.low) / 2
         self.gain = (self.high - self.low) / (2 * rollouts.action_range)
         self.identity = _identity(learner)
+        initial = learner.initial_parameters(1, [0] if learner.needs_mode else None)
         # Weights that the inner loop does not adapt lack the task axis.
-        initial = learner.initial_weights(1, [0] if learner.needs_mode else None)
-        own = learner.network.trainable_variables
-        self.per_task = [w.shape.rank > len(v.shape) for w, v in zip(initial, own, strict=True)]
+        pairs = zip(initial.weights, learner.network.trainable_variables, strict=True)
+        self.per_task = [w.shape.rank > len(v.shape) for w, v in pairs]
+        self.state = initial.state
 
     def initial(self, tasks_or_mode):
         learner, tasks, mode = self.learner, tasks_or_mode, None
@@ -82,8 +83,10 @@ class _Endpoints:
         with tf.control_dependencies([several]):
             tasks = tf.identity(tasks)
         modulation = {name: tf.tile(t, [tasks, 1]) for name, t in self.identity.items()}
-        weights = _by_name(learner.initial_weights(tasks, mode))
-        return weights | modulation | {"steps": tf.constant(0)}
+        weights = learner.initial_weights(tasks, mode)
+        state = learner.inner_loop.initial_state(weights, learner._adapted(), mode)
+        parameters = _by_name(weights) | modulation | _by_name(tf.nest.flatten(state), "state")
+        return parameters | {"steps": tf.constant(0)}
 
     def act(self, observations, noise, parameters):
         observations = _finite("observations", observations)
@@ -106,13 +109,16 @@ class _Endpoints:
         trajectories = Trajectories(*parts, tf.ones_like(rewards))
         _, weights, modulation = self._network(parameters, observations)
         experience = learner.prepare_experience(trajectories, weights, modulation)
-        following = _by_name(learner.take_inner_step(experience, weights, modulation))
+        steps, state = parameters["steps"], _by_name(tf.nest.flatten(self.state), "state")
+        state = tf.nest.pack_sequence_as(self.state, [parameters[name] for name in state])
+        weights, state = learner.take_inner_step(experience, weights, modulation, steps, state)
+        following = _by_name(weights) | _by_name(tf.nest.flatten(state), "state")
         if self.identity:
             # The first step sets the modulation, the later ones keep it.
             read = _named_modulation(learner.modulate(trajectories), self.dtype)
-            later = parameters["steps"] > 0
+            later = steps > 0
             following |= {name: tf.where(later, parameters[name], t) for name, t in read.items()}
-        return following | {"steps": parameters["steps"] + 1}
+        return following | {"steps": steps + 1}
 
     def _network(self, parameters, observations):
         """Returns the policy network, and its weights and modulation."""
@@ -134,13 +140,15 @@ class _Endpoints:
         """Returns what each function takes."""
         learner = self.learner
 
-        def spec(*axes):
-            return tf.TensorSpec(axes, self.dtype)
+        def spec(*axes, dtype=self.dtype):
+            return tf.TensorSpec(axes, dtype)
 
         pairs = zip(self.per_task, learner.network.trainable_variables, strict=True)
         shapes = [(None, *v.shape) if per_task else v.shape for per_task, v in pairs]
         parameters = _by_name([spec(*shape) for shape in shapes])
         parameters |= {name: spec(None, t.shape[1]) for name, t in self.identity.items()}
+        state = _by_name(tf.nest.flatten(self.state), "state")
+        parameters |= {k: spec(None, *t.shape[1:], dtype=t.dtype) for k, t in state.items()}
         parameters["steps"] = tf.TensorSpec([], tf.int32)
         observation, action = learner.observation_size, learner.action_size
         rollouts = [
@@ -157,8 +165,8 @@ def _finite(name, values):
     return tf.debugging.assert_all_finite(values, f"{name} hold values that are not finite.")
 
 
-def _by_name(weights):
-    return {f"weight_{i:02d}": weight for i, weight in enumerate(weights)}
+def _by_name(tensors, kind="weight"):
+    return {f"{kind}_{i:02d}": tensor for i, tensor in enumerate(tensors)}
 
 
 def _named_modulation(affine, dtype):

@@ -201,7 +201,7 @@ class PolicyLearner(AdaptivePolicy):
         """See `MetaLearner.modulate_batch`."""
         return self.modulate(Trajectories(*batch[:4]))
 
-    def outer_losses(self, batch, affine):
+    def outer_losses(self, batch, affine, phase=None):
         """Returns ProMP's objective `[t]` (Rothfuss et al. 2019, eq. 10), divergence, no state."""
         size = len(promp.Experience._fields)
         parts, mode = batch[4:-1], batch[-1]
@@ -220,7 +220,8 @@ class PolicyLearner(AdaptivePolicy):
         tasks = experiences[0].mask.shape[0] or tf.shape(experiences[0].mask)[0]
         steps = len(experiences) - 1
         initial = self.initial_weights(tasks, mode)
-        path = self.inner_loop(inner_loss, initial, steps, self._adapted())
+        first_order = phase and phase.first_order
+        path = self.inner_loop(inner_loss, initial, steps, self._adapted(), mode, first_order)
         losses = promp.clipped_loss(policy(path[-1], steps), experiences[-1], self.clip)
         divergence = tf.add_n(divergences) / steps if steps else tf.zeros_like(losses)
         return losses + self.kl_penalty * divergence, divergence, []
