@@ -18,6 +18,7 @@ from mmaml_tf.arguments import positive_number
 from mmaml_tf.export import export_path
 from mmaml_tf.fitting import refuse_strategy
 from mmaml_tf.inner_loop import InnerLoop
+from mmaml_tf.keras_internals import flat_layers
 from mmaml_tf.names import checked
 from mmaml_tf.nonfinite import UpdateGuard
 from mmaml_tf.outer_step import Mean, OuterStep
@@ -158,7 +159,7 @@ class MetaLearner(OuterStep):
 
     def _layers_of_parts(self):
         """Returns all layers of the parts, each before those inside it."""
-        return [layer for part in self._parts() for layer in part._flatten_layers()]
+        return [layer for part in self._parts() for layer in flat_layers(part)]
 
     def _parts(self):
         # The inner loop is last: in a bank it gets more layers when it is built.
@@ -482,4 +483,4 @@ class MetaLearner(OuterStep):
 
 def _max_pools(network):
     kinds = (keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
-    return any(isinstance(layer, kinds) for layer in network._flatten_layers())
+    return any(isinstance(layer, kinds) for layer in flat_layers(network))
