@@ -52,7 +52,7 @@ def test_learners_take_five_inner_steps_where_nothing_else_is_said():
         rl.ProMP(policies.policy()),
     )
     for learner in made:
-        assert learner.inner_loop.get_config() == mm.InnerLoop().get_config()
+        assert learner.inner_loop.settings() == mm.InnerLoop().settings()
     without = (
         mm.LSTMLearner(factory.mlp(), encoder=encoder),
         mm.ProtoNet(mm.networks.ConvNet((4,), None), ways=2),
