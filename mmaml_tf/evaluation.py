@@ -91,7 +91,10 @@ def evaluate(
 @functools.singledispatch
 def evaluation_of(learner, tasks, **given) -> Report:
     """Evaluates a learner of one kind, which registers how; see `evaluate`."""
-    raise ValueError(f"learner is a {type(learner).__name__}; expected a mmaml_tf.Learner.")
+    raise ValueError(
+        f"learner is a {type(learner).__name__}; expected a mmaml_tf.Learner, or a "
+        "mmaml_tf.rl.PolicyLearner."
+    )
 
 
 @evaluation_of.register

@@ -6,18 +6,19 @@ from mmaml_tf.arguments import whole_number
 from mmaml_tf.seeds import derive_seed
 
 
-def get(name: str, value):
-    """Returns a Keras initializer for an initializer, its name or configuration; None for None.
+def get(name: str, value, default=None):
+    """Returns a Keras initializer for an initializer, its name or configuration.
 
     Args:
         name: the argument's name, for the message.
         value: what the user gave.
+        default: the same, for a value of None.
 
     Raises:
         ValueError: for anything else.
     """
     try:
-        return keras.initializers.get(value)
+        return keras.initializers.get(default if value is None else value)
     except (ValueError, TypeError):
         raise ValueError(
             f"{name}={value!r}: expected a Keras initializer or its name, such as "

@@ -123,6 +123,7 @@ def modulate(z, affine):
 CONVOLUTION_FORMS = ("auto", "patches", "looped", "grouped")
 
 
+@checked(stride="strides")
 def conv2d(x, kernel, strides: int = 2, form: str = "auto"):
     """Convolves images with shared or per-task kernels, zero-padded by half the kernel's size.
 

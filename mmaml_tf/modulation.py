@@ -35,8 +35,8 @@ class Modulation(keras.layers.Layer):
         self,
         blocks: Sequence[int] | None = None,
         seed: int = 0,
-        kernel_initializer=None,
-        bias_initializer=None,
+        kernel_initializer: keras.initializers.Initializer | str | None = None,
+        bias_initializer: keras.initializers.Initializer | str | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)

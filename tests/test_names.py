@@ -81,6 +81,7 @@ FORMER = {
     "stddev": (lambda: mm.networks.MLP(stddev=0.1), "kernel_initializer, such as"),
     "xavier": (lambda: mm.modulation.FiLM(xavier=True), 'kernel_initializer="glorot_uniform"'),
     "initializer": (lambda: layers.Dense(2, initializer="ones"), "kernel_initializer"),
+    "stride": (lambda: layers.conv2d(None, None, stride=1), "strides"),
     "query": (lambda: mm.tasks.FunctionTasks(query=3), "queries"),
     "batch": (lambda: mm.evaluate(None, None, batch=3), "batch_size"),
     "environment": (lambda: Rollouts(environment="mmaml_tf/PointMass-v0"), "env_id"),
@@ -139,6 +140,22 @@ def test_an_initializers_own_seed_counts():
         mm.networks.MLP(
             (5, 4), kernel_initializer=keras.initializers.HeNormal(keras.random.SeedGenerator(3))
         )
+
+
+@pytest.mark.parametrize(
+    ("make", "published"),
+    [
+        (mm.networks.MLP, keras.initializers.RandomNormal(stddev=0.01)),
+        (mm.networks.ConvNet, "glorot_uniform"),
+        (lambda **given: rl.GaussianPolicy(2, **given), "glorot_uniform"),
+    ],
+)
+def test_none_is_the_published_initializer(make, published):
+    networks = [make(kernel_initializer=given) for given in (None, published)]
+    for network in networks:
+        network.build((None, 8, 8, 3) if isinstance(network, mm.networks.ConvNet) else (None, 3))
+    for first, second in zip(*(n.trainable_variables for n in networks), strict=True):
+        np.testing.assert_array_equal(first.numpy(), second.numpy())
 
 
 def test_functions_and_constants_are_initializers_too():

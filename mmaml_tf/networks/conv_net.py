@@ -27,8 +27,8 @@ class ConvNet(TaskNetwork):
         outputs: number of classes N, or None to stop at the mean over positions.
         statistics: "query" or "support".
         form: how per-task kernels are applied, see `layers.conv2d`.
-        kernel_initializer: Keras initializer of the kernels, or its name. Each layer draws values
-            of its own.
+        kernel_initializer: Keras initializer of the kernels, or its name; None for the published
+            one, Xavier-uniform. Each layer draws values of its own.
         seed: seed of the initialisation.
 
     Raises:
@@ -41,7 +41,7 @@ class ConvNet(TaskNetwork):
         outputs: int | None = 5,
         statistics: str = "query",
         form: str = "auto",
-        kernel_initializer="glorot_uniform",
+        kernel_initializer: keras.initializers.Initializer | str | None = None,
         seed: int = 0,
         **kwargs,
     ):
@@ -58,7 +58,9 @@ class ConvNet(TaskNetwork):
         self.statistics = statistics
         self.form = form
         self.seed = seed
-        self.kernel_initializer = initializers.get("kernel_initializer", kernel_initializer)
+        self.kernel_initializer = initializers.get(
+            "kernel_initializer", kernel_initializer, "glorot_uniform"
+        )
         *of_blocks, of_head = (
             initializers.for_layer(self.kernel_initializer, seed, "ConvNet", i)
             for i in range(len(filters) + 1)

@@ -39,7 +39,7 @@ class MLP(TaskNetwork):
         hidden: Sequence[int] = (100, 100, 100),
         outputs: int = 1,
         bias_transformation: int = 0,
-        kernel_initializer=None,
+        kernel_initializer: keras.initializers.Initializer | str | None = None,
         seed: int = 0,
         activation: str = "relu",
         **kwargs,
@@ -48,19 +48,20 @@ class MLP(TaskNetwork):
         self.hidden = whole_numbers("hidden", hidden)
         self.outputs_size = whole_number("outputs", outputs)
         self.bias_transformation = whole_number("bias_transformation", bias_transformation, 0)
-        self.kernel_initializer = initializers.get("kernel_initializer", kernel_initializer)
+        self.kernel_initializer = initializers.get(
+            "kernel_initializer", kernel_initializer, keras.initializers.RandomNormal(stddev=0.01)
+        )
         self.seed = whole_number("seed", seed, None)
         self.activation = activation
         self._activate = keras.activations.get(activation)
         self.dense = [
-            layers.Dense(units, self._initializer(i), dtype=self.dtype_policy)
+            layers.Dense(
+                units,
+                initializers.for_layer(self.kernel_initializer, self.seed, "MLP", i),
+                dtype=self.dtype_policy,
+            )
             for i, units in enumerate((*self.hidden, self.outputs_size))
         ]
-
-    def _initializer(self, layer):
-        published = keras.initializers.RandomNormal(stddev=0.01)
-        chosen = published if self.kernel_initializer is None else self.kernel_initializer
-        return initializers.for_layer(chosen, self.seed, "MLP", layer)
 
     @property
     def modulated_widths(self):

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from mmaml_tf import initializers
 from mmaml_tf.arguments import positive_number, whole_number
 from mmaml_tf.networks import MLP
 
@@ -25,7 +26,7 @@ class GaussianPolicy(MLP):
         initial_std: standard deviation to start from.
         min_std: the least standard deviation.
         activation: see `MLP`.
-        kernel_initializer: see `MLP`.
+        kernel_initializer: see `MLP`; None for the published one, Xavier-uniform.
         **kwargs: see `MLP`.
 
     Raises:
@@ -40,7 +41,7 @@ class GaussianPolicy(MLP):
         min_std: float = 1e-6,
         *,
         activation: str = "tanh",
-        kernel_initializer: keras.initializers.Initializer | str | None = "glorot_uniform",
+        kernel_initializer: keras.initializers.Initializer | str | None = None,
         **kwargs,
     ):
         actions = whole_number("actions", actions)
@@ -48,7 +49,9 @@ class GaussianPolicy(MLP):
             hidden,
             actions,
             activation=activation,
-            kernel_initializer=kernel_initializer,
+            kernel_initializer=initializers.get(
+                "kernel_initializer", kernel_initializer, "glorot_uniform"
+            ),
             **kwargs,
         )
         self.initial_std = positive_number("initial_std", initial_std)
