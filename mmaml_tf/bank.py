@@ -9,6 +9,7 @@ import tensorflow as tf
 from mmaml_tf import networks as networks_lib
 from mmaml_tf.checks import assert_index
 from mmaml_tf.inner_loop import InnerLoop
+from mmaml_tf.keras_internals import flat_layers
 from mmaml_tf.meta_learner import MetaLearner
 from mmaml_tf.names import checked
 
@@ -190,11 +191,7 @@ def _check_alike(network, other):
 
 def _layer_settings(model):
     """Returns what decides how the layers of a Keras model compute and train."""
-    leaves = [
-        layer
-        for layer in model._flatten_layers()
-        if not list(layer._flatten_layers(include_self=False))
-    ]
+    leaves = [layer for layer in flat_layers(model) if not flat_layers(layer, include_self=False)]
     settings = []
     for layer in leaves:
         settings.append((type(layer), _computing(layer.get_config()), layer.trainable))

@@ -6,6 +6,7 @@ import tensorflow as tf
 from mmaml_tf.arguments import whole_number
 from mmaml_tf.checks import as_tensor, as_value_errors
 from mmaml_tf.episodes import is_absent
+from mmaml_tf.keras_internals import optimized_variables
 from mmaml_tf.nonfinite import StopOnNonFinite
 
 # Datasets that count steps have a number of elements that nobody waits for.
@@ -115,7 +116,7 @@ class TaskModel(keras.Model):
         self._ready(batch)
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
-        known = {id(v) for v in self.optimizer._trainable_variables}
+        known = {id(v) for v in optimized_variables(self.optimizer)}
         if not known.issuperset(map(id, self.trainable_variables)):
             raise ValueError(
                 "the optimizer was built for other weights, before some were released or for "

@@ -18,6 +18,7 @@ from mmaml_tf.arguments import positive_number
 from mmaml_tf.export import export_path
 from mmaml_tf.fitting import refuse_strategy
 from mmaml_tf.inner_loop import InnerLoop
+from mmaml_tf.keras_internals import flat_layers
 from mmaml_tf.names import checked
 from mmaml_tf.nonfinite import UpdateGuard
 from mmaml_tf.outer_step import Mean, OuterStep
@@ -153,7 +154,7 @@ class MetaLearner(OuterStep):
 
     def _layers_of_parts(self):
         """Returns all layers of network, encoder and modulation, each before those inside it."""
-        return [layer for part in self._parts() for layer in part._flatten_layers()]
+        return [layer for part in self._parts() for layer in flat_layers(part)]
 
     def _parts(self):
         return [*self._networks(), *filter(None, [self.encoder, self.modulation])]
@@ -456,4 +457,4 @@ class MetaLearner(OuterStep):
 
 def _max_pools(network):
     kinds = (keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
-    return any(isinstance(layer, kinds) for layer in network._flatten_layers())
+    return any(isinstance(layer, kinds) for layer in flat_layers(network))

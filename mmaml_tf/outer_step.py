@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from mmaml_tf import division, layers
 from mmaml_tf.fitting import TaskModel
+from mmaml_tf.keras_internals import loss_metric
 
 
 class Mean(keras.metrics.Mean):
@@ -297,7 +298,7 @@ class OuterStep(TaskModel):
 
     def get_metrics_result(self):
         """Returns the metrics by name; the loss is NaN, and not 0, where none was finite."""
-        return super().get_metrics_result() | {"loss": _mean(self._loss_tracker)}
+        return super().get_metrics_result() | {"loss": _mean(loss_metric(self))}
 
     def _update_loss(self, losses, keep=None):
         """Updates the mean loss; returns which tasks it is of, `[T]`.
@@ -309,7 +310,7 @@ class OuterStep(TaskModel):
         """
         keep = tf.math.is_finite(losses) if keep is None else keep
         weights = tf.cast(keep, losses.dtype)
-        self._loss_tracker.update_state(tf.where(keep, losses, 0.0), sample_weight=weights)
+        loss_metric(self).update_state(tf.where(keep, losses, 0.0), sample_weight=weights)
         return keep
 
     def _update_by_mode(self, values, mode, keep=None):

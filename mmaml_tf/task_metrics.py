@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from mmaml_tf.keras_internals import compiled_metrics
+
 
 class TaskMetrics:
     """The metrics that a learner was compiled with, measured on each task alone.
@@ -14,7 +16,7 @@ class TaskMetrics:
     """
 
     def __init__(self, learner):
-        self._compiled = getattr(learner, "_compile_metrics", None)
+        self._compiled = compiled_metrics(learner)
         self._eager = learner.run_eagerly
         self._graphs = {}
 

@@ -18,6 +18,7 @@ _TRAINING = (
     "mmaml_tf/fitting.py",
     "mmaml_tf/initializers.py",
     "mmaml_tf/inner_loop.py",
+    "mmaml_tf/keras_internals.py",
     "mmaml_tf/layers.py",
     "mmaml_tf/meta_learner.py",
     "mmaml_tf/modulation.py",

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 import mmaml_tf as mm
+from mmaml_tf.keras_internals import flat_layers
 
 layers, regularizers = keras.layers, keras.regularizers
 
@@ -85,7 +86,7 @@ def vectors(seed):
 
 
 def networks(model):
-    normalised = any(isinstance(a, layers.BatchNormalization) for a in model._flatten_layers())
+    normalised = any(isinstance(a, layers.BatchNormalization) for a in flat_layers(model))
     return mm.networks.KerasNetwork(model, statistics="moving" if normalised else "query")
 
 

@@ -10,6 +10,7 @@ from scipy import stats
 
 import mmaml_tf as mm
 from mmaml_tf.evaluation import Estimate, Report, task_embeddings
+from mmaml_tf.keras_internals import compiled_metrics
 
 MODES = factory.MODES
 
@@ -266,10 +267,10 @@ def test_a_bank_of_modes_takes_episodes_with_modes_alone():
 
 def test_metrics_are_measured_of_each_task_alone(learner, held_out):
     mm.evaluate(learner, held_out, 1)  # which makes the metrics
-    for variable in learner._compile_metrics.variables:
+    for variable in compiled_metrics(learner).variables:
         variable.assign(3.0)
     found = mm.evaluate(learner, held_out)
-    assert [float(v) for v in learner._compile_metrics.variables] == [3.0] * 4
+    assert [float(v) for v in compiled_metrics(learner).variables] == [3.0] * 4
     assert list(found.measures)[:2] == ["noisy", "noise_free"]
     squared, absolute = errors(learner, held_out.episodes)
     np.testing.assert_allclose(found.values(measure="mae"), absolute, rtol=1e-4)

@@ -200,6 +200,14 @@ def test_batch_normalisation_of_a_keras_model_uses_the_batch_at_hand():
     np.testing.assert_allclose(np.std(z, axis=1), 1, rtol=1e-4)
 
 
+def test_the_output_layer_of_a_model_inside_another_is_its_last():
+    inner = keras.Sequential([keras.layers.Dense(3, name="inner"), keras.layers.Dense(1)])
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(4, name="outer"), inner])
+    network = mm.networks.KerasNetwork(model)
+    assert [v.path for v in network.head] == [v.path for v in inner.layers[-1].weights]
+    assert network.modulated_widths == (4, 3)
+
+
 def dense_model():
     return keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
 

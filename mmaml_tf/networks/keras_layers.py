@@ -3,6 +3,7 @@
 import keras
 
 from mmaml_tf.division import on_gpu
+from mmaml_tf.keras_internals import flat_layers
 
 _AFFINE_LAYERS = (
     keras.layers.Dense,
@@ -19,7 +20,7 @@ _SCALED_LAYERS = (
 
 def refuse_layers(model):
     """Raises ValueError for layers that cannot run on other weights than their own."""
-    for layer in model._flatten_layers():
+    for layer in flat_layers(model):
         if getattr(layer, "stateful", False):
             why = "keeps a state from one batch to the next, which tasks do not have"
         elif getattr(layer, "groups", 1) > 1 and is_affine(layer) and not on_gpu():
@@ -60,6 +61,6 @@ def weighted_layers(model):
     """Returns the layers that have trainable weights of their own and no layers inside."""
     return [
         layer
-        for layer in model._flatten_layers(include_self=False)
-        if layer.trainable_variables and not list(layer._flatten_layers(include_self=False))
+        for layer in flat_layers(model, include_self=False)
+        if layer.trainable_variables and not flat_layers(layer, include_self=False)
     ]

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mmaml_tf.keras_internals import flat_layers, mask_of
 from mmaml_tf.networks import keras_layers, normalisation
 from mmaml_tf.networks.task_network import ForwardPass, TaskNetwork
 
@@ -89,9 +90,9 @@ class KerasNetwork(TaskNetwork):
         self.statistics = statistics
         self._state = frozenset()
         self._check_statistics()
-        for layer in model._flatten_layers():
+        for layer in flat_layers(model):
             normalisation.prepare(layer)
-        layers = model._flatten_layers()
+        layers = flat_layers(model)
         known = {layer.name: layer for layer in layers if keras_layers.kernel(layer) is not None}
         names = self._default_names() if modulated is None else self.modulated
         for name in names:
@@ -113,12 +114,12 @@ class KerasNetwork(TaskNetwork):
             )
 
     def _batch_normalisations(self):
-        layers = self.model._flatten_layers()
+        layers = flat_layers(self.model)
         return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
 
     def _default_names(self):
         last = keras_layers.weighted_layers(self.model)[-1]
-        affine = [layer for layer in self.model._flatten_layers() if keras_layers.is_affine(layer)]
+        affine = [layer for layer in flat_layers(self.model) if keras_layers.is_affine(layer)]
         return [layer.name for layer in affine if layer is not last and layer.trainable]
 
     @property
@@ -190,7 +191,7 @@ class KerasNetwork(TaskNetwork):
         self._state = frozenset(map(id, used))
 
     def _check_mask(self, outputs):
-        if getattr(outputs, "_keras_mask", None) is not None:
+        if mask_of(outputs) is not None:
             raise ValueError(
                 f"the outputs of the Keras model {self.model.name!r} carry a mask, which the loss "
                 "of a task would ignore; end the model with a layer that uses it up, such as a "
@@ -203,7 +204,7 @@ class KerasNetwork(TaskNetwork):
         shape = (points, *(4 if size is None else size for size in point_shape))
         ids = [
             layer.input_dim
-            for layer in self.model._flatten_layers()
+            for layer in flat_layers(self.model)
             if isinstance(layer, keras.layers.Embedding)
         ]
         values = rng.integers(min(ids), size=shape) if ids else rng.normal(size=shape)

@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from mmaml_tf import layers
+from mmaml_tf.keras_internals import replace_moments
 
 
 class Statistics(NamedTuple):
@@ -56,8 +57,7 @@ def prepare(layer: keras.layers.Layer) -> None:
         return
     if isinstance(layer, keras.layers.BatchNormalization):
         layer.call = functools.partial(_batch, layer, layer.call)
-        # Private in Keras 3.15, which offers no other way to choose what is averaged.
-        layer._moments = functools.partial(_moments, layer, layer._moments)
+        replace_moments(layer, functools.partial(_moments, layer))
     elif isinstance(layer, keras.layers.GroupNormalization):
         layer.call = functools.partial(_centred, layer.call, functools.partial(_of_groups, layer))
     elif isinstance(layer, keras.layers.LayerNormalization) and not layer.rms_scaling:
