@@ -12,9 +12,6 @@ from mmaml_tf.rl.goals import GoalTasks, HeldOutGoals
 from mmaml_tf.rl.policy_learner import PolicyLearner
 from mmaml_tf.rl.trajectories import Trajectories
 
-# Tasks that are sampled at once.
-_BATCH = 40
-
 
 class Examples(NamedTuple):
     """One rollout of some held-out tasks, before and after each inner step.
@@ -95,8 +92,8 @@ def evaluate_policy(
     learner.check_environment(held_out.env_id, rollouts)
     check_ready(learner)
     kept = _first_of_each_mode(held_out, examples_per_mode)
-    returns, embeddings, observations, unstable = [], [], [], 0
-    for index, goals in enumerate(held_out.batches(_BATCH)):
+    returns, embeddings, observations, unstable, left = [], [], [], 0, kept
+    for index, goals in enumerate(held_out.batches()):
         # Batches of one set share its origin; their rollouts are to differ.
         origin = [0, 0] if goals.origin is None else np.asarray(goals.origin)
         goals = goals._replace(origin=[*origin, index])
@@ -108,7 +105,7 @@ def evaluate_policy(
         unstable += sum(int(np.sum(~t.stable)) for t in trajectories)
         if learner.encoder is not None:
             embeddings.append(learner.embed(trajectories[0]).numpy())
-        chosen = kept[index * _BATCH : index * _BATCH + len(goals.goal)]
+        chosen, left = left[: len(goals.goal)], left[len(goals.goal) :]
         observations.append([_first_stable(t)[chosen] for t in trajectories])
     curve = tuple(range(len(stages)))
     return PolicyReport(

@@ -197,19 +197,14 @@ class HeldOutGoals(NamedTuple):
         """The mode `[N]` of each task."""
         return self.goals.mode
 
-    @property
-    def tasks(self) -> int:
-        """The number of tasks N."""
-        return len(self.goals.mode)
-
-    def batches(self, batch_size: int) -> Iterator[Goals]:
-        """Yields the tasks in order, as `Goals` of at most `batch_size` tasks.
+    def batches(self, batch_size: int | None = None) -> Iterator[Goals]:
+        """Yields the tasks in order, as `Goals` of at most `batch_size` tasks, by default 40.
 
         Raises:
             ValueError: for a batch of fewer than one task.
         """
-        size = whole_number("batch_size", batch_size)
-        for start in range(0, self.tasks, size):
+        size = _TASKS_AT_ONCE if batch_size is None else whole_number("batch_size", batch_size)
+        for start in range(0, len(self.mode), size):
             part = slice(start, start + size)
             yield Goals(self.goals.goal[part], self.goals.mode[part], self.goals.origin)
 
@@ -220,6 +215,10 @@ class HeldOutGoals(NamedTuple):
             sha.update(str((array.dtype, array.shape)).encode())
             sha.update(np.ascontiguousarray(array).tobytes())
         return sha.hexdigest()
+
+
+# Tasks of the batches an evaluation works on at once.
+_TASKS_AT_ONCE = 40
 
 
 def _origin(seed, step):

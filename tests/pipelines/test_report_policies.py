@@ -55,8 +55,10 @@ class Inputs(reports.Inputs):
         steps = 3 if environment == "ant" else 2
         reached = 1 - 0.5 ** np.arange(steps + 1)[:, None]
         lost = 1 - (1 - LEVELS[method]) * reached + 0.05 * held_out.mode
-        returns = -SIZES[environment] * (lost + rng.normal(0, 0.05, (steps + 1, held_out.tasks)))
-        number = np.arange(held_out.tasks) % (tasks or self.tasks)
+        returns = -SIZES[environment] * (
+            lost + rng.normal(0, 0.05, (steps + 1, len(held_out.mode)))
+        )
+        number = np.arange(len(held_out.mode)) % (tasks or self.tasks)
         chosen = number < EXAMPLES
         arrays = {"return": returns.astype("f4"), "mode": held_out.mode}
         arrays |= {"modes": np.array(goals.modes), "steps": steps, "curve": np.arange(steps + 1)}
@@ -69,7 +71,7 @@ class Inputs(reports.Inputs):
         }
         if method == "mmaml":
             centres = np.random.default_rng(5).normal(size=(6, 64))
-            noise = rng.normal(size=(held_out.tasks, 64))
+            noise = rng.normal(size=(len(held_out.mode), 64))
             arrays["embeddings"] = (2 * centres[held_out.mode] + noise).astype("f4")
             arrays["embeddings_mode"] = held_out.mode
         np.savez(self.models / "evaluation" / f"{name}-{seed}.npz", **arrays)

@@ -112,7 +112,7 @@ def test_held_out_goals_are_balanced_and_belong_to_their_mode():
     tasks = GoalTasks("reacher", 4)
     held_out = tasks.held_out(25, seed=7)
     np.testing.assert_array_equal(held_out.mode, np.repeat(np.arange(4), 25))
-    assert held_out.tasks == 100 and held_out.modes == tasks.modes
+    assert len(held_out.mode) == 100 and held_out.modes == tasks.modes
     alone = GoalTasks("reacher", "deg225").held_out(25, seed=7)
     np.testing.assert_array_equal(alone.goals.goal, held_out.goals.goal[50:75])
 
