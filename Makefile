@@ -79,7 +79,7 @@ benchmark: $(STAMP) .venv-peers/.installed
 	$(BIN)/python -m benchmarks --peers .venv-peers/bin/python
 
 lock: $(STAMP)
-	$(BIN)/uv pip compile --upgrade pyproject.toml --extra pipeline --extra rl --extra dev --output-file requirements.lock $(UV_OPTIONS)
-	$(BIN)/uv pip compile --upgrade pyproject.toml --extra pipeline --extra rl --extra dev --extra gpu --output-file requirements-gpu.lock $(UV_OPTIONS)
+	$(BIN)/uv pip compile --upgrade pyproject.toml --extra pipeline --extra rl --extra dev --group lock --output-file requirements.lock $(UV_OPTIONS)
+	$(BIN)/uv pip compile --upgrade pyproject.toml --extra pipeline --extra rl --extra dev --extra gpu --group lock --output-file requirements-gpu.lock $(UV_OPTIONS)
 UV_OPTIONS := --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header

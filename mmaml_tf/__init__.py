@@ -3,9 +3,10 @@
 import os
 import sys
 
-# `python -m mmaml_tf` imports this file before its command, which imports what it needs itself:
-# its help comes without TensorFlow.
-if not (sys.argv[:1] == ["-m"] and "-m mmaml_tf" in " ".join(sys.orig_argv)):
+# The command line imports what it needs itself, so that its help comes without TensorFlow.
+_as_module = sys.argv[:1] == ["-m"] and "-m mmaml_tf" in " ".join(sys.orig_argv)
+_as_script = os.path.basename(sys.argv[0]) in ("mmaml", "mmaml.exe") if sys.argv else False
+if not (_as_module or _as_script):
     # Keras may not find another backend's packages, so its own variable is looked at first.
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend == "tensorflow":

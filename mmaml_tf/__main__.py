@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments):
-    parser = argparse.ArgumentParser(prog="python -m mmaml_tf", description=__doc__)
+    parser = argparse.ArgumentParser(prog="mmaml", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (command, summary, description) in _COMMANDS.items():
         command.add_arguments(commands.add_parser(name, help=summary, description=description))

@@ -1,1 +1,1 @@
-"""The commands of `python -m mmaml_tf`, one module each."""
+"""The commands of `mmaml`, which is `python -m mmaml_tf`, one module each."""

@@ -3,13 +3,10 @@
 `prepare` decodes a dataset once; `PreparedImages.load` maps the result. Needs the extra `images`.
 """
 
-from importlib.util import find_spec
+from mmaml_tf.extras import absent
 
-if _absent := [name for name in ("PIL", "filelock", "scipy", "tqdm") if not find_spec(name)]:
-    raise ImportError(
-        f"{', '.join(_absent)} not installed: the image datasets need the extra `images`, "
-        "pip install 'mmaml_tf[images]'."
-    )
+if _absent := absent("images", "PIL", "filelock", "scipy", "tqdm"):
+    raise ImportError(_absent)
 
 from mmaml_tf.datasets.dataset import Contents, Counts, ImageDataset, Needed
 from mmaml_tf.datasets.errors import DatasetError

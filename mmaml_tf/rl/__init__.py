@@ -1,5 +1,10 @@
 """Multimodal meta-reinforcement learning. Importing it registers the environments."""
 
+from mmaml_tf.extras import absent
+
+if _absent := absent("rl", "gymnasium", "mujoco", "tensorflow_probability"):
+    raise ImportError(_absent)
+
 from mmaml_tf.names import moved
 from mmaml_tf.rl import environments
 from mmaml_tf.rl.encoders import TrajectoryEncoder

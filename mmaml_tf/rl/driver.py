@@ -7,6 +7,12 @@ This is the only file that imports TF-Agents.
 
 import numpy as np
 import tensorflow as tf
+
+from mmaml_tf.extras import TF_AGENTS, absent
+
+if _absent := absent("rl", "gym", "tf_agents", command=TF_AGENTS):
+    raise ImportError(_absent)
+
 from tf_agents.drivers.dynamic_step_driver import DynamicStepDriver
 from tf_agents.environments.py_environment import PyEnvironment
 from tf_agents.environments.tf_py_environment import TFPyEnvironment

@@ -45,7 +45,7 @@ def test_code_that_is_named_is_there():
 
 #: decide no number of a trained or evaluated model
 NO_NUMBERS = {
-    "__init__.py", "__main__.py", "arguments.py", "checkpoint.py", "checks.py",
+    "__init__.py", "__main__.py", "arguments.py", "checkpoint.py", "checks.py", "extras.py",
     "mlflow_model.py", "mlflow_policy.py", "names.py", "tracking.py", "tasks/__init__.py",
     "rl/__init__.py",
     # on the way to what other stages write, which name them
