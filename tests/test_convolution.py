@@ -114,7 +114,8 @@ def test_sums_as_products_change_nothing(modulated):
             with tf.GradientTape() as inner:
                 inner.watch([z, scale, shift])
                 y = layers.batch_normalise(z, statistics_of=z[:, :3])
-                y = tf.tanh(layers.modulate(y, (scale, shift) if modulated else None))
+                change = mm.modulation.Affine(scale, shift)
+                y = tf.tanh(change.pre_activations(y) if modulated else y)
                 loss = tf.reduce_sum(u * y)
             first = inner.gradient(loss, [z, scale, shift])
             total = tf.add_n([tf.reduce_sum(g**3) for g in first if g is not None])
@@ -133,7 +134,7 @@ def test_means_as_products_are_more_exact_than_reductions():
     """Means over a large batch of images in single precision, against double."""
     z = random(1, 75, 42, 42, 4).astype(np.float32) + 3
     with layers.compiled_by_xla(True):
-        products = tf.function(layers._mean_over_points, jit_compile=True)(z)
+        products = tf.function(layers.points.mean_over_points, jit_compile=True)(z)
     reductions = tf.function(lambda x: tf.reduce_mean(x, [1, 2, 3]), jit_compile=True)(z)
     exact = z.mean((1, 2, 3), dtype=np.float64)
     assert np.abs(products - exact).max() < np.abs(reductions - exact).max()
@@ -146,8 +147,8 @@ def test_an_unknown_form_is_refused():
 
 def test_the_form_is_chosen_by_the_compiler(monkeypatch):
     chosen = []
-    patches = layers._patches
-    monkeypatch.setattr(layers, "_patches", lambda *a: chosen.append(1) or patches(*a))
+    patches = layers.convolution._patches
+    monkeypatch.setattr(layers.convolution, "_patches", lambda *a: chosen.append(1) or patches(*a))
     x, kernel = tf.zeros((1, 1, 4, 4, 1)), tf.zeros((1, 3, 3, 1, 1))
     layers.conv2d(x, kernel)
     assert not chosen
@@ -169,7 +170,7 @@ def test_forward_pass_equals_numpy(float64, form, statistics):
     found = net.functional_call(
         [tf.constant(w) for w in weights],
         batch.query_x,
-        [(tf.constant(a), tf.constant(b)) for a, b in modulation],
+        [mm.modulation.Affine(tf.constant(a), tf.constant(b)) for a, b in modulation],
         **given,
     )
     for task in range(TASKS):
@@ -203,7 +204,7 @@ def test_published_sizes():
     encoder = mm.encoders.ImageEncoder((32, 64, 128, 256), 128)
     encoder.build((None, 5, 84, 84, 3), (None, 5))
     film = mm.modulation.FiLM()
-    film.build_for(encoder.embedding_size, net.modulated_widths)
+    film.build_for(encoder.embedding_size, net.modulated_kernels)
     assert encoder.count_params() + film.count_params() == 546_112 - 480
     sizes, z = [], tf.zeros((1, 1, 84, 84, 1))
     for _ in range(4):
