@@ -20,7 +20,9 @@ CASES = {
     "ProMP": ("ProMP", {}),
     "ProMP head only": ("ProMP", {"loop": {"head_only": True}}),
     "MultiProMP": ("MultiProMP", {}),
+    "MultiProMP layer_step_rates": ("MultiProMP", {"loop": {"update": "layer_step_rates"}}),
     "MultimodalProMP": ("MultimodalProMP", {}),
+    "MultimodalProMP adam": ("MultimodalProMP", {"loop": {"update": "adam"}}),
     "MultimodalProMP film": (
         "MultimodalProMP",
         {"modulation": lambda: mm.modulation.FiLM(blocks=[1], seed=4)},
@@ -40,7 +42,10 @@ SHAPES = [(2, 4, 4), (1, 1, 1), (3, 2, 5)]
 def make(case):
     recipe, settings = CASES[case]
     settings = {k: v() if callable(v) else v for k, v in settings.items()}
-    return policies.ready(recipe, horizon=HORIZON, action_range=RANGE, **settings, **OTHER_SETTINGS)
+    made = policies.ready(recipe, horizon=HORIZON, action_range=RANGE, **settings, **OTHER_SETTINGS)
+    for number, v in enumerate(made.inner_loop.variables):  # each mode has rates of its own
+        v.assign(np.random.default_rng(number).uniform(0.1, 0.4, v.shape))
+    return made
 
 
 @pytest.fixture(scope="module")
