@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from mmaml_tf import update_rules
 from mmaml_tf.arguments import flag, positive_number, whole_number
+from mmaml_tf.names import checked
 
 
 class Phase(NamedTuple):
@@ -65,6 +66,7 @@ class InnerLoop(keras.layers.Layer):
             update rule that has its own, or settings that have no effect together.
     """
 
+    @checked()
     def __init__(
         self,
         steps: int = 5,
@@ -206,7 +208,9 @@ class InnerLoop(keras.layers.Layer):
             path.append(following)
         return path
 
-    def initial_state(self, weights, adapted: Sequence[bool] | None = None, mode=None):
+    def initial_state(
+        self, weights: Sequence, adapted: Sequence[bool] | None = None, mode=None
+    ) -> Any:
         """Returns what the first step gets as its state, see `__call__` and `take_step`."""
         overridden = type(self.update).build_for is not update_rules.UpdateRule.build_for
         if overridden and not self.update.built:
@@ -276,7 +280,7 @@ class InnerLoop(keras.layers.Layer):
             for start in sorted({0, *ends})
         ]
 
-    def step_weights(self, outer_step, dtype):
+    def step_weights(self, outer_step, dtype) -> tf.Tensor:
         """Returns the weight of the query loss after each inner step, `[steps]`; their sum is 1.
 
         Args:

@@ -112,7 +112,7 @@ class UpdateRule(keras.layers.Layer):
         """Yields each weight's name, the step (None for all), and the learned rates there."""
         return iter(())
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         return super().get_config() | {"learning_rate": self._learning_rate}
 

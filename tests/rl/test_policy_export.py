@@ -21,7 +21,9 @@ CASES = {
     "ProMP": ("ProMP", {}),
     "ProMP head only": ("ProMP", {"loop": {"head_only": True}}),
     "MultiProMP": ("MultiProMP", {}),
+    "MultiProMP layer_step_rates": ("MultiProMP", {"loop": {"update": "layer_step_rates"}}),
     "MultimodalProMP": ("MultimodalProMP", {}),
+    "MultimodalProMP adam": ("MultimodalProMP", {"loop": {"update": "adam"}}),
     "MultimodalProMP film": (
         "MultimodalProMP",
         {"modulation": lambda: mm.modulation.FiLM(blocks=[1], seed=4)},
@@ -46,6 +48,8 @@ def make(case):
     made = policies.ready(recipe, **settings)
     if made.modulation is not None:
         modulations.randomise(made.modulation)  # some change nothing at first
+    for number, v in enumerate(made.inner_loop.variables):  # each mode has rates of its own
+        v.assign(np.random.default_rng(number).uniform(0.1, 0.4, v.shape))
     return made
 
 
