@@ -88,9 +88,9 @@ class ImageCell(Cell):
         inner_loop = mm.InnerLoop(
             s["inner_steps"],
             s["inner_learning_rate"],
-            s["inner_clip"],
-            s["first_order"],
-            s["head_only"],
+            clip=s["inner_clip"],
+            first_order=s["first_order"],
+            head_only=s["head_only"],
         )
         common = {
             "modes": self.modes,

@@ -30,7 +30,10 @@ class RegressionCell(Cell):
         s = self.settings
         common = {"outer_clip": s["outer_clip"], "on_nonfinite": s["on_nonfinite"]}
         inner_loop = mm.InnerLoop(
-            s["inner_steps"], s["inner_learning_rate"], s["inner_clip"], s["first_order"]
+            s["inner_steps"],
+            s["inner_learning_rate"],
+            clip=s["inner_clip"],
+            first_order=s["first_order"],
         )
         if s["method"] == "MAML":
             learner = mm.MAML(self._network(), inner_loop=inner_loop, modes=self.modes, **common)

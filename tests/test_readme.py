@@ -63,6 +63,12 @@ def test_regression_trains_saves_and_exports(run):
     run(block("ArrayTasks"), learner=learner, mm=made["mm"], x=x, y=x * user[:, None], user=user)
 
 
+def test_what_an_inner_loop_learned_is_listed(run, capsys):
+    made = run(block("multi_step_until"))
+    assert len(capsys.readouterr().out.splitlines()) == 8 * 5
+    assert int(made["learner"].optimizer.iterations) == 2
+
+
 def test_images_of_a_folder(run, tmp_path):
     pixels = np.random.default_rng(0)
     for name in range(80):
