@@ -334,11 +334,8 @@ def rate_table(learner) -> list[dict]:
 
     Returns:
         Rows with "mode" (None unless each mode has its own rates), "variable", "step" (None where
-        all steps have the same rates), and the "mean", "min" and "max" over the weight's elements.
-        `pandas.DataFrame` takes them as they are.
-
-    Raises:
-        ValueError: for a learner whose inner loop learns no rates.
+        all steps have the same rates), and the "mean", "min" and "max" over the weight's elements;
+        none for a rule that learns no rates. `pandas.DataFrame` takes them as they are.
     """
     rules = learner.inner_loop.rules
     modes = learner.modes if len(rules) > 1 else [None]
@@ -347,11 +344,6 @@ def rate_table(learner) -> list[dict]:
         for variable, step, rates in rule.learned_rates() if rule.built else ():
             statistics = {name: float(getattr(np, name)(rates)) for name in ("mean", "min", "max")}
             rows.append({"mode": mode, "variable": variable, "step": step, **statistics})
-    if not rows:
-        raise ValueError(
-            f"the inner loop of {learner.name} has learned no rates; make it with "
-            'update="meta_sgd" or "layer_step_rates", and build the learner.'
-        )
     return rows
 
 

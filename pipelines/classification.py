@@ -88,6 +88,7 @@ class ImageCell(Cell):
         inner_loop = mm.InnerLoop(
             s["inner_steps"],
             s["inner_learning_rate"],
+            update=s.get("update"),
             clip=s["inner_clip"],
             first_order=s["first_order"],
             head_only=s["head_only"],

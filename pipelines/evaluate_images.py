@@ -29,6 +29,7 @@ def main() -> None:
         return
 
     from mmaml_tf import evaluation
+    from mmaml_tf.update_rules import rate_table
 
     cells.configure_tensorflow(params["threads"])
     settings = parameters.get(params, "classification.evaluation")
@@ -63,6 +64,8 @@ def main() -> None:
         "overall": _estimates(report, None),
         "modes": {mode: _estimates(report, mode) for mode in report.modes},
     }
+    if rates := rate_table(learner):
+        metrics["learned_rates"] = rates
     cell.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
     _track(cell, learner, held_out, metrics)
 

@@ -19,6 +19,7 @@ def main() -> None:
     parameters.check_cell(params, arguments)
 
     import mmaml_tf as mm
+    from mmaml_tf.update_rules import rate_table
     from pipelines import cells
 
     cells.configure_tensorflow(params["threads"])
@@ -65,6 +66,8 @@ def main() -> None:
         "overall": _estimates(report, None),
         "modes": {mode: _estimates(report, mode) for mode in report.modes},
     }
+    if rates := rate_table(learner):
+        metrics["learned_rates"] = rates
     cell.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
     _track(cell, learner, held_out, metrics)
 

@@ -22,6 +22,7 @@ def main() -> None:
 
     from mmaml_tf import evaluation
     from mmaml_tf.tasks.held_out import HeldOut
+    from mmaml_tf.update_rules import rate_table
     from pipelines import cells, regression
 
     cells.configure_tensorflow(params["threads"])
@@ -52,6 +53,8 @@ def main() -> None:
         "overall": _estimates(report, None),
         "modes": {mode: _estimates(report, mode) for mode in report.modes},
     }
+    if rates := rate_table(learner):
+        metrics["learned_rates"] = rates
     cell.metrics.parent.mkdir(parents=True, exist_ok=True)
     cell.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
     _track(cell, learner, held_out, metrics, arrays)

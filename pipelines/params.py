@@ -94,15 +94,21 @@ def _inner_steps(name, values):
         raise ParameterError(f"{name} is {values}; expected numbers of inner steps, from 0.")
 
 
+#: settings of cells that have no default, since few cells have them
+OPTIONAL = {
+    "update": "rule of the inner loop, by its name in mmaml_tf.update_rules; gradient descent else",
+}
+
+
 def regression_cell(params: dict, cell: str) -> dict:
     """Returns a cell's complete settings: the defaults and what the cell says otherwise."""
     defaults = get(params, "regression.defaults")
     own = get(params, f"regression.cells.{cell}")
-    unknown = sorted(set(own) - set(defaults) - {"method", "modes"})
+    unknown = sorted(set(own) - set(defaults) - {"method", "modes", *OPTIONAL})
     if unknown:
         raise ParameterError(
             f"regression.cells.{cell} has unknown settings {unknown}; known are "
-            f"{sorted(defaults)}, method and modes."
+            f"{sorted({*defaults, *OPTIONAL})}, method and modes."
         )
     for required in ("method", "modes"):
         get(own, required)
@@ -163,11 +169,11 @@ def classification_cell(params: dict, name: str) -> dict:
     if method == "single":
         members = get(params, "classification.members")
         own |= members["others"] | members.get(mode_set, {}).get(protocol, {})
-    unknown = sorted(set(own) - set(defaults) - {"method"})
+    unknown = sorted(set(own) - set(defaults) - {"method", *OPTIONAL})
     if unknown:
         raise ParameterError(
             f"classification.methods.{method} has unknown settings {unknown}; known are "
-            f"{sorted(defaults)} and method."
+            f"{sorted({*defaults, *OPTIONAL})} and method."
         )
     get(own, "method")
     return defaults | own | get(params, f"classification.protocols.{protocol}")
@@ -213,11 +219,11 @@ def reinforcement_cell(params: dict, name: str) -> dict:
     defaults = get(params, "reinforcement.defaults")
     own = get(params, f"reinforcement.environments.{environment}")
     own = own | get(params, f"reinforcement.methods.{method}")
-    unknown = sorted(set(own) - set(defaults) - {"method"})
+    unknown = sorted(set(own) - set(defaults) - {"method", *OPTIONAL})
     if unknown:
         raise ParameterError(
             f"reinforcement.methods.{method} or reinforcement.environments.{environment} has "
-            f"unknown settings {unknown}; known are {sorted(defaults)} and method."
+            f"unknown settings {unknown}; known are {sorted({*defaults, *OPTIONAL})} and method."
         )
     get(own, "method")
     return defaults | own

@@ -32,6 +32,7 @@ class RegressionCell(Cell):
         inner_loop = mm.InnerLoop(
             s["inner_steps"],
             s["inner_learning_rate"],
+            update=s.get("update"),
             clip=s["inner_clip"],
             first_order=s["first_order"],
         )

@@ -45,7 +45,9 @@ class PolicyCell(Cell):
         policy = rl.GaussianPolicy(
             rollouts.action_size, s["hidden"], seed=derive_seed(self.seed, "network")
         )
-        inner_loop = mm.InnerLoop(s["inner_steps"], s["inner_learning_rate"])
+        inner_loop = mm.InnerLoop(
+            s["inner_steps"], s["inner_learning_rate"], update=s.get("update")
+        )
         options = ("clip", "kl_penalty", "epochs", "discount", "gae_lambda", "outer_clip")
         common = {name: s[name] for name in (*options, "on_nonfinite")} | {"modes": self.modes}
         if s["method"] == "ProMP":

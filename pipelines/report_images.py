@@ -11,6 +11,7 @@ from pipelines import (
     report_ablations,
     report_data,
     report_images_inputs,
+    report_rates,
 )
 from pipelines import params as parameters
 from pipelines import report_images_tables as tables
@@ -263,6 +264,9 @@ def main() -> None:
     tables.write_summary(results, embedded, directory / "summary.json")
     draw(results, examples, directory / "plots")
     sections = page_sections(results, missing_examples)
+    rates = report_rates.find(directory)
+    report_rates.draw(rates, directory / "plots")
+    sections += report_rates.sections(rates)
     write_domain(directory / "section.html", "Few-shot image classification", sections)
     print(tables.headline_table(results).markdown(), directory, sep="\n")
 

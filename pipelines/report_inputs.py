@@ -146,7 +146,13 @@ def find_ablations(
             if found is None or of_cell is None or (name, seed) == (reference, other):
                 continue
             own, others = settings(name), settings(reference)
-            changes = [f"{k}: {own[k]} (not {others[k]})" for k in own if own[k] != others[k]]
+            # Some settings few cells have.
+            names = dict.fromkeys([*own, *others])
+            changes = [
+                f"{k}: {own.get(k)} (not {others.get(k)})"
+                for k in names
+                if own.get(k) != others.get(k)
+            ]
             if seed != first:
                 changes.append(f"seed: {seed} ({'both' if seed == other else f'not {other}'})")
             ablations.append(Ablation(name, reference, ", ".join(changes), found, of_cell))

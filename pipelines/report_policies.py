@@ -9,6 +9,7 @@ from pipelines import (
     policy_plots,
     report_ablations,
     report_data,
+    report_rates,
 )
 from pipelines import params as parameters
 from pipelines import report_policies_inputs as inputs
@@ -297,6 +298,9 @@ def main() -> None:
     tables.write_summary(results, embedded_by_set(results), directory / "summary.json")
     draw(results, frames, directory / "plots")
     sections = page_sections(results, frames, missing_frames)
+    rates = report_rates.find(directory)
+    report_rates.draw(rates, directory / "plots")
+    sections += report_rates.sections(rates)
     write_domain(directory / "section.html", "Meta-reinforcement learning", sections)
     print(tables.headline_table(results).markdown(), directory, sep="\n")
 

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines import embedding_plots, plots, report_ablations, report_data, report_tables
+from pipelines import (
+    embedding_plots,
+    plots,
+    report_ablations,
+    report_data,
+    report_rates,
+    report_tables,
+)
 from pipelines import params as parameters
 from pipelines.embedding_maps import RANDOM_STATE, SETTINGS, Embeddings, map_panels
 from pipelines.plot_style import Band, smooth, smoothing_window
@@ -234,7 +241,10 @@ def main() -> None:
     report_tables.write_differences_csv(results, directory / "differences.csv")
     report_tables.write_summary(results, directory / "summary.json")
     draw(results, directory / "plots")
-    write_domain(directory / "section.html", "Few-shot regression", page_sections(results))
+    rates = report_rates.find(directory)
+    report_rates.draw(rates, directory / "plots")
+    sections = page_sections(results) + report_rates.sections(rates)
+    write_domain(directory / "section.html", "Few-shot regression", sections)
     print(report_tables.headline_table(results).markdown(), directory, sep="\n")
 
 

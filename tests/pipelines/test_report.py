@@ -275,6 +275,31 @@ def test_tails_are_told(full):
     assert found == f"{median:.3f}; {100 * worst.sum() / losses.sum():.0f}%"
 
 
+def learned_rates(modes, steps):
+    """Rates as evaluations leave them, of two weights."""
+    return [
+        {"mode": mode, "variable": f"mlp/dense/{part}", "step": step}
+        | dict.fromkeys(("mean", "min", "max"), 0.1 * (1 + len(str(mode)) + (step or 0)))
+        for mode in modes
+        for part in ("kernel", "bias")
+        for step in steps
+    ]
+
+
+@pytest.mark.parametrize(("modes", "steps"), [([None], range(5)), (["a", "bc"], [None])])
+def test_learned_rates_are_drawn_for_the_runs_that_have_some(workspace, monkeypatch, modes, steps):
+    inputs = Inputs(evaluated=["maml_2", "film_2"]).write()
+    path = inputs.results / "metrics/maml_2-0.json"
+    metrics = json.loads(path.read_text()) | {"learned_rates": learned_rates(modes, steps)}
+    path.write_text(json.dumps(metrics))
+    run(monkeypatch)
+    pictures = sorted(p.name for p in (inputs.results / "plots").glob("rates_*"))
+    assert pictures == ["rates_maml_2-0.png"]
+    page = (inputs.results / "section.html").read_text()
+    assert "Learned inner rates of maml_2-0" in page
+    assert ("the same in all steps" in page) == (None in steps)
+
+
 def test_variants_are_compared_with_their_cell(workspace, monkeypatch):
     inputs = Inputs(evaluated=["maml_2", "softmax_2", "film_2"]).write()
     run(monkeypatch)
