@@ -102,23 +102,6 @@ def _to_points(per_task, points, scale):
     return repeat(per_task)
 
 
-def modulate(z, affine):
-    """Applies one block's modulation to pre-activations: z·scale + shift.
-
-    Args:
-        z: `[T, N, ..., C]` pre-activations.
-        affine: `(scale [T, C], shift [T, C] or None)`, or None to leave z unchanged.
-
-    Returns:
-        A tensor of z's shape.
-    """
-    if affine is None:
-        return z
-    scale, shift = affine
-    z = z * expand_to(tf.cast(scale, z.dtype), z)
-    return z if shift is None else z + expand_to(tf.cast(shift, z.dtype), z)
-
-
 #: the forms of a convolution with one kernel per task
 CONVOLUTION_FORMS = ("auto", "patches", "looped", "grouped")
 

@@ -142,9 +142,8 @@ class MetaLearner(OuterStep):
         self._check_outputs(*shapes)
         if self.encoder is not None:
             size = self._build_encoder(*shapes)
-            self.modulation.build_for(size, self.network.modulated_widths)
-            embeddings = keras.random.normal((2, size), 0.0, 3.0, self.compute_dtype, seed=1)
-            self.network.check_modulation(self.modulation(embeddings), point)
+            self.modulation.build_for(size, self.network.modulated_kernels)
+            self.network.check_modulation(self.modulation.examples(2), point)
         # It has rates for those weights that are adapted: what is frozen has none.
         self._restore_frozen()
         modes = self.modes if self.needs_mode else ()

@@ -21,7 +21,7 @@ _TRAINING = (
     "mmaml_tf/keras_internals.py",
     "mmaml_tf/layers.py",
     "mmaml_tf/meta_learner.py",
-    "mmaml_tf/modulation.py",
+    "mmaml_tf/modulation",
     "mmaml_tf/networks",
     "mmaml_tf/nonfinite.py",
     "mmaml_tf/outer_step.py",

@@ -176,5 +176,5 @@ def embedding(encoder, observations, actions, rewards):
 
 def film_scales(modulation, embedding):
     """Returns the scale of each block of FiLM without shift."""
-    heads = [modulation.heads[str(block)] for block in range(len(modulation.widths))]
+    heads = [modulation.heads[str(block)] for block in range(len(modulation.kernels))]
     return [1 + embedding @ np.asarray(h.kernel) + np.asarray(h.bias) for h in heads]

@@ -114,7 +114,8 @@ def test_sums_as_products_change_nothing(modulated):
             with tf.GradientTape() as inner:
                 inner.watch([z, scale, shift])
                 y = layers.batch_normalise(z, statistics_of=z[:, :3])
-                y = tf.tanh(layers.modulate(y, (scale, shift) if modulated else None))
+                change = mm.modulation.Affine(scale, shift)
+                y = tf.tanh(change.pre_activations(y) if modulated else y)
                 loss = tf.reduce_sum(u * y)
             first = inner.gradient(loss, [z, scale, shift])
             total = tf.add_n([tf.reduce_sum(g**3) for g in first if g is not None])
@@ -169,7 +170,7 @@ def test_forward_pass_equals_numpy(float64, form, statistics):
     found = net.functional_call(
         [tf.constant(w) for w in weights],
         batch.query_x,
-        [(tf.constant(a), tf.constant(b)) for a, b in modulation],
+        [mm.modulation.Affine(tf.constant(a), tf.constant(b)) for a, b in modulation],
         **given,
     )
     for task in range(TASKS):
@@ -203,7 +204,7 @@ def test_published_sizes():
     encoder = mm.encoders.ImageEncoder((32, 64, 128, 256), 128)
     encoder.build((None, 5, 84, 84, 3), (None, 5))
     film = mm.modulation.FiLM()
-    film.build_for(encoder.embedding_size, net.modulated_widths)
+    film.build_for(encoder.embedding_size, net.modulated_kernels)
     assert encoder.count_params() + film.count_params() == 546_112 - 480
     sizes, z = [], tf.zeros((1, 1, 84, 84, 1))
     for _ in range(4):

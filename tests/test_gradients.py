@@ -96,12 +96,12 @@ def test_generic_convolution_is_modulated_like_its_pre_activation():
         ]
     )
     network = mm.networks.KerasNetwork(model)
-    assert network.modulated_widths == (3,)
+    assert network.modulated_kernels == ((2, 2, 2, 3),)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 5, 4, 4, 2)).astype("f")
     scale, shift = (rng.normal(size=(2, 3)).astype("f") for _ in range(2))
     weights = [tf.convert_to_tensor(v) for v in network.trainable_variables]
-    outputs = network.functional_call(weights, tf.constant(x), [(scale, shift)])
+    outputs = network.functional_call(weights, tf.constant(x), [mm.modulation.Affine(scale, shift)])
     for task in range(2):
         z = model.layers[0](x[task]) * scale[task] + shift[task]
         expected = model.layers[2](model.layers[1](z))

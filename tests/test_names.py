@@ -171,7 +171,7 @@ def test_functions_and_constants_are_initializers_too():
 @pytest.mark.parametrize("name", ["glorot_uniform", "he_normal", "lecun_uniform"])
 def test_heads_start_as_parts_of_one_layer(name):
     film = mm.modulation.FiLM(kernel_initializer=name, bias_initializer="ones")
-    film.build_for(200, (20, 60))
+    film.build_for(200, [(3, 20), (20, 60)])
     whole = keras.initializers.get(name)((200, 160)).numpy()
     for head in film.heads.values():
         np.testing.assert_allclose(head.kernel.numpy().std(), whole.std(), rtol=0.05)

@@ -1,4 +1,4 @@
-"""NumPy oracles of the task network, the modulations and the encoder."""
+"""NumPy oracles of the task network and the encoder."""
 
 import factory
 import keras
@@ -11,47 +11,6 @@ import mmaml_tf as mm
 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
-
-
-def softmax(x):
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
-AFFINE = {  # head outputs [T, n·width] -> (scale, shift)
-    "film": lambda e, width: (1 + e[:, :width], e[:, width:]),
-    "sigmoid": lambda e, width: (sigmoid(e), 0.0),
-    "softmax": lambda e, width: (softmax(e), 0.0),
-}
-
-
-@pytest.mark.parametrize("name", AFFINE)
-@pytest.mark.parametrize("blocks", [None, (0,), (1,)])
-def test_modulated_network_equals_numpy(name, blocks):
-    rng = np.random.default_rng(0)
-    network = factory.mlp()
-    network.build((None, None, 1))
-    modulation = type(mm.modulation.get(name))(blocks=blocks, seed=3)
-    modulation.build_for(6, network.modulated_widths)
-    x, embedding = rng.normal(size=(3, 4, 1)), rng.normal(size=(3, 6))
-    weights = [rng.normal(size=(3, *v.shape)) for v in network.trainable_variables]
-    as_tensors = [tf.constant(w, tf.float32) for w in weights]
-    outputs = network.functional_call(
-        as_tensors, tf.constant(x, tf.float32), modulation(tf.constant(embedding, tf.float32))
-    )
-    for task in range(3):
-        z = x[task]
-        for block in range(3):
-            kernel, bias = (weights[2 * block + i][task] for i in (0, 1))
-            z = z @ kernel + bias
-            if block < 2:
-                if blocks is None or block in blocks:
-                    head = modulation.heads[str(block)]
-                    e = embedding[task : task + 1] @ head.kernel.numpy() + head.bias.numpy()
-                    scale, shift = AFFINE[name](e, z.shape[-1])
-                    z = z * scale + shift
-                z = np.maximum(z, 0)
-        np.testing.assert_allclose(outputs[task], z, rtol=1e-4, atol=1e-5)
 
 
 def test_shared_and_per_task_weights_agree():
@@ -77,19 +36,6 @@ def test_bias_transformation_is_an_input_of_its_own():
     first, last = network.dense
     hidden = np.maximum(np.array([[2.0, 0.5, -1.0]]) @ first.kernel.numpy(), 0)
     np.testing.assert_allclose(network(x), hidden @ last.kernel.numpy(), rtol=1e-6)
-
-
-def test_zero_film_is_the_identity_and_uniform_softmax_divides_by_the_width():
-    z = tf.random.stateless_normal((2, 3, 100), (0, 1))
-    zeros = tf.zeros((2, 200))
-    film, gate = mm.modulation.FiLM(), mm.modulation.SoftmaxGate()
-    np.testing.assert_array_equal(mm.layers.modulate(z, film.affine(zeros)), z)
-    np.testing.assert_allclose(
-        mm.layers.modulate(z, gate.affine(zeros[:, :100])), z / 100, rtol=1e-5
-    )
-    scale, shift = mm.modulation.FiLM(shift=False).affine(zeros[:, :100])
-    assert shift is None
-    np.testing.assert_array_equal(scale, np.ones((2, 100)))
 
 
 def lstm(x, kernel, recurrent, bias):
@@ -222,14 +168,9 @@ def dense_model():
         (lambda: mm.networks.MLP(kernel_initializer=-1), "kernel_initializer=-1: expected a Keras"),
         (lambda: mm.networks.MLP(seed="3"), "seed='3': expected a whole number"),
         (lambda: mm.networks.ConvNet((True,)), "filters=True: expected a whole number"),
-        (lambda: mm.modulation.FiLM(shift="no"), "shift='no': expected True or False"),
-        (lambda: mm.modulation.FiLM(blocks=(0, 0)), "names a block twice"),
         (lambda: mm.networks.MLP().build((None, 2, 3, 1)), "MLP takes inputs"),
         (lambda: mm.encoders.SequenceEncoder(units=0), "at least 1"),
         (lambda: mm.encoders.SequenceEncoder().build((1, 2, 3, 4), (1, 2, 1)), "SequenceEncoder"),
-        (lambda: mm.modulation.get("filmm"), "unknown modulation"),
-        (lambda: mm.modulation.FiLM(blocks=(3,)).build_for(2, (4, 4)), "block 3 does not exist"),
-        (lambda: mm.modulation.FiLM().build_for(2, ()), "no block"),
     ],
 )
 def test_bad_parts_are_refused(make, message):

@@ -145,11 +145,11 @@ def test_a_scale_that_a_normalisation_undoes_is_refused_and_a_shift_is_not():
 
 def test_a_normalisation_can_be_modulated_itself():
     made = modulated([layers.BatchNormalization(name="norm")], "film", names=["norm"])
-    assert made.network.modulated_widths == (4,)
+    assert made.network.modulated_kernels == ((4,),)
     x = tf.random.stateless_normal((1, 4, 6, 2), (0, 1))
     scale, shift = tf.constant([[1.0, 2.0, 3.0, 4.0]]), tf.constant([[0.5, 0.0, -1.0, 2.0]])
     weights = [tf.convert_to_tensor(v) for v in made.network.trainable_variables]
-    outputs = made.network.functional_call(weights, x, [(scale, shift)])
+    outputs = made.network.functional_call(weights, x, [mm.modulation.Affine(scale, shift)])
     early, norm, *rest = made.network.model.layers
     z = norm(early(x[0]), training=True) * scale[0] + shift[0]
     for layer in rest:

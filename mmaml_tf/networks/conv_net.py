@@ -74,9 +74,9 @@ class ConvNet(TaskNetwork):
             self.dense = layers.Dense(outputs, of_head, dtype=self.dtype_policy)
 
     @property
-    def modulated_widths(self):
-        """The blocks' channels."""
-        return self.filters
+    def modulated_kernels(self):
+        """Those of the convolutions."""
+        return tuple(tuple(convolution.kernel.shape) for convolution in self.convolutions)
 
     @property
     def uses_support(self):
@@ -129,9 +129,12 @@ class ConvNet(TaskNetwork):
             x = tf.concat([support_x, x], axis=1)
         z = tf.cast(x, self.compute_dtype)
         for block, convolution in enumerate(self.convolutions):
-            z = layers.conv2d(z, weights[id(convolution.kernel)], form=self.form)
+            change = modulation[block] if modulation else None
+            kernel = weights[id(convolution.kernel)]
+            kernel = kernel if change is None else change.kernel(kernel)
+            z = layers.conv2d(z, kernel, form=self.form)
             z = layers.batch_normalise(z, statistics_of=z[:, :reference])
-            z = tf.nn.relu(layers.modulate(z, modulation[block] if modulation else None))
+            z = tf.nn.relu(z if change is None else change.pre_activations(z))
         z = tf.reduce_mean(z[:, reference:], axis=[2, 3])
         if self.dense is not None:
             z = layers.dense(z, weights[id(self.dense.kernel)], weights[id(self.dense.bias)])

@@ -22,9 +22,8 @@ class KerasNetwork(TaskNetwork):
     cannot compile that form. A convolution whose kernel differs by task is the one operation that
     runs in a loop over tasks inside the graph.
 
-    Modulation is folded into weights, kernel·scale and bias·scale + shift, which equals
-    modulating the pre-activation z·scale + shift. A layer is refused where a normalisation after
-    it would undo that.
+    Modulation is folded into kernel and bias, which equals modulating the pre-activation. A layer
+    is refused where a normalisation after it would undo that.
 
     `fit` runs the model in training mode, like Keras: dropout drops, with one mask for all tasks
     and inner steps of an outer step. Everywhere else it is off. What the model adds to the loss,
@@ -133,9 +132,9 @@ class KerasNetwork(TaskNetwork):
         return self.statistics == "support"
 
     @property
-    def modulated_widths(self):
-        """Units or filters of the modulated layers."""
-        return tuple(keras_layers.kernel(layer).shape[-1] for layer in self._modulated_layers)
+    def modulated_kernels(self):
+        """Those of the modulated layers, or scales of normalisations."""
+        return tuple(tuple(keras_layers.kernel(layer).shape) for layer in self._modulated_layers)
 
     @property
     def head(self):
@@ -210,17 +209,19 @@ class KerasNetwork(TaskNetwork):
         values = rng.integers(min(ids), size=shape) if ids else rng.normal(size=shape)
         return tf.cast(tf.constant(values), self.variable_dtype)
 
-    def check_modulation(self, affine, point_shape):
+    def check_modulation(self, modulation, point_shape):
         """Raises ValueError where modulating a layer makes no difference to the outputs.
 
         Args:
-            affine: two different modulations, for each layer `(scale [2, width], shift)`.
+            modulation: see `TaskNetwork.check_modulation`.
             point_shape: shape of one point of a task.
         """
-        blocks = [block for block, pair in enumerate(affine) if pair is not None]
+        blocks = [block for block, change in enumerate(modulation) if change is not None]
         # Task 0 has the first modulation; each other task has the second one in one layer.
-        rows = [[int(task == block) for task in (None, *blocks)] for block in range(len(affine))]
-        varied = [pair and _rows(pair, row) for pair, row in zip(affine, rows, strict=True)]
+        varied = [
+            None if change is None else _rows(change, [int(t == block) for t in (None, *blocks)])
+            for block, change in enumerate(modulation)
+        ]
         rng = np.random.default_rng(1)
         # Of one size whatever the initialisation, so that no epsilon hides what is undone.
         weights = [
@@ -317,27 +318,25 @@ class KerasNetwork(TaskNetwork):
         if modulation is None:
             return weights, per_task
         index = {id(v): i for i, v in enumerate(variables)}
-        for layer, affine in zip(self._modulated_layers, modulation, strict=True):
-            if affine is None:
+        for layer, change in zip(self._modulated_layers, modulation, strict=True):
+            if change is None:
                 continue
-            scale, shift = affine
-            kernel, bias = (
-                index.get(id(keras_layers.kernel(layer))),
-                index.get(id(keras_layers.bias(layer))),
-            )
-            if kernel is None or (shift is not None and bias is None):
+            own = [
+                index.get(id(weight))
+                for weight in (keras_layers.kernel(layer), keras_layers.bias(layer))
+            ]
+            given = [
+                None if i is None else weights[i] if per_task[i] else weights[i][None] for i in own
+            ]
+            folded = (None, None) if given[0] is None else change.fold(*given)
+            if given[0] is None or (given[1] is None and folded[1] is not None):
                 raise ValueError(
                     f"layer {layer.name!r} cannot be modulated: it needs a trainable kernel, and "
                     "a trainable bias where the modulation shifts (use_bias=True)."
                 )
-            ones = [1] * (len(variables[kernel].shape) - 1)
-            scale = tf.cast(scale, weights[kernel].dtype)
-            weights[kernel] *= tf.reshape(scale, [-1, *ones, scale.shape[-1]])
-            per_task[kernel] = True
-            if bias is not None:
-                shift = 0.0 if shift is None else tf.cast(shift, scale.dtype)
-                weights[bias] = weights[bias] * scale + shift
-                per_task[bias] = True
+            for i, weight in zip(own, folded, strict=True):
+                if i is not None:
+                    weights[i], per_task[i] = weight, True
         return weights, per_task
 
     def get_config(self):
@@ -369,8 +368,6 @@ def as_task_network(network: keras.Model) -> TaskNetwork:
     )
 
 
-def _rows(affine, rows):
-    """Returns rows of a modulation with positive scales: a change of sign is no modulation."""
-    scale, shift = affine
-    scale = tf.abs(tf.gather(scale, rows)) + 0.1
-    return scale, None if shift is None else tf.gather(shift, rows)
+def _rows(change, rows):
+    """Returns how a block is changed for other tasks, each like one of the given ones."""
+    return tf.nest.map_structure(lambda t: None if t is None else tf.gather(t, rows), change)

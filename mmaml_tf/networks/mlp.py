@@ -64,9 +64,9 @@ class MLP(TaskNetwork):
         ]
 
     @property
-    def modulated_widths(self):
-        """The hidden layers' units."""
-        return self.hidden
+    def modulated_kernels(self):
+        """Those of the hidden layers."""
+        return tuple(tuple(dense.kernel.shape) for dense in self.dense[:-1])
 
     @property
     def head(self):
@@ -105,9 +105,12 @@ class MLP(TaskNetwork):
             z = tf.concat([z, ones * bias], axis=-1)
         last = len(self.dense) - 1
         for block, dense in enumerate(self.dense):
-            z = layers.dense(z, weights[id(dense.kernel)], weights[id(dense.bias)])
-            if block < last:
-                z = self._activate(layers.modulate(z, modulation[block] if modulation else None))
+            change = modulation[block] if modulation and block < last else None
+            kernel = weights[id(dense.kernel)]
+            kernel = kernel if change is None else change.kernel(kernel)
+            z = layers.dense(z, kernel, weights[id(dense.bias)])
+            z = z if change is None else change.pre_activations(z)
+            z = self._activate(z) if block < last else z
         return tf.cast(z, self.variable_dtype)
 
     def get_config(self):

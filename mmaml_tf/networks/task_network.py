@@ -42,9 +42,15 @@ class TaskNetwork(keras.Model):
     state: Sequence = ()
 
     @property
-    def modulated_widths(self) -> tuple[int, ...]:
-        """Units or channels of each block that can be modulated; known once built."""
-        raise NotImplementedError
+    def modulated_kernels(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of the kernel of each block that can be modulated; known once built.
+
+        Units or channels come last, `[..., in, out]`.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say which of its blocks can be modulated; define the "
+            "property `modulated_kernels`, the shapes of their kernels."
+        )
 
     @property
     def head(self) -> Sequence:
@@ -61,8 +67,8 @@ class TaskNetwork(keras.Model):
             weights: one tensor for each of `trainable_variables`, in that order; each of the
                 variable's shape, or with a leading task axis `[T, ...]`.
             x: `[T, N, ...]` inputs of T tasks.
-            modulation: for each block `(scale [T, width], shift [T, width] or None)` or None;
-                None for no modulation.
+            modulation: for each block a `modulation.BlockModulation`, or None for one that stays
+                as it is; None for no modulation.
 
         Returns:
             `[T, N, ...]` outputs.
@@ -107,11 +113,11 @@ class TaskNetwork(keras.Model):
                 "its ForwardPass has the losses."
             )
 
-    def check_modulation(self, affine: Sequence, point_shape) -> None:
+    def check_modulation(self, modulation: Sequence, point_shape) -> None:
         """Raises ValueError where modulating a block could make no difference.
 
         Args:
-            affine: two different modulations, for each block `(scale [2, width], shift)` or None.
+            modulation: that of two tasks, which differ in every block; see `functional_call`.
             point_shape: shape of one point of a task.
         """
 

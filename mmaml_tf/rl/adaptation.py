@@ -30,8 +30,8 @@ class Parameters(NamedTuple):
 
     Attributes:
         weights: the network's weights, `[T, ...]`.
-        modulation: for each hidden layer `(scale [T, width], None)`, or None before the first
-            inner step and without modulation.
+        modulation: for each hidden layer a `modulation.BlockModulation` or None; None before the
+            first inner step and without modulation.
         steps: inner steps taken.
         state: what the update rule remembers of them, see `update_rules.UpdateRule`.
     """

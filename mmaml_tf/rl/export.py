@@ -64,7 +64,8 @@ class _Endpoints:
         self.low, self.high = (tf.constant(bound, self.dtype) for bound in rollouts.action_bounds)
         self.middle = (self.high + self.low) / 2
         self.gain = (self.high - self.low) / (2 * rollouts.action_range)
-        self.identity = _identity(learner)
+        #: a modulation of one task, whose structure all have
+        self.modulation = _modulation_of_zeros(learner)
         initial = learner.initial_parameters(1, [0] if learner.needs_mode else None)
         # Weights that the inner loop does not adapt lack the task axis.
         pairs = zip(initial.weights, learner.network.trainable_variables, strict=True)
@@ -82,17 +83,20 @@ class _Endpoints:
         several = tf.debugging.assert_positive(tasks, "expected at least one task.")
         with tf.control_dependencies([several]):
             tasks = tf.identity(tasks)
-        modulation = {name: tf.tile(t, [tasks, 1]) for name, t in self.identity.items()}
         weights = learner.initial_weights(tasks, mode)
+        # Nothing reads a modulation before the first step.
+        unused = [tf.zeros([tasks, *t.shape[1:]], self.dtype) for t in _tensors(self.modulation)]
         state = learner.inner_loop.initial_state(weights, learner._adapted(), mode)
-        parameters = _by_name(weights) | modulation | _by_name(tf.nest.flatten(state), "state")
-        return parameters | {"steps": tf.constant(0)}
+        parameters = _by_name(weights) | _by_name(unused, "modulation")
+        return parameters | _by_name(_tensors(state), "state") | {"steps": tf.constant(0)}
 
     def act(self, observations, noise, parameters):
         observations = _finite("observations", observations)
         noise = _finite("noise", noise)
-        network, weights, modulation = self._network(parameters, observations)
-        means = network.functional_call(weights, observations, modulation)
+        network, weights = self.learner.network, self._weights(parameters, observations)
+        means = self._modulated(
+            parameters, lambda m: network.functional_call(weights, observations, m)
+        )
         stds = network.standard_deviations(weights)
         action = means + (stds[:, None] if stds.shape.rank == 2 else stds) * noise
         control = tf.clip_by_value(action * self.gain + self.middle, self.low, self.high)
@@ -107,34 +111,46 @@ class _Endpoints:
         with tf.control_dependencies([rollouts]):
             parts = [_finite(name, part) for name, part in parts.items()]
         trajectories = Trajectories(*parts, tf.ones_like(rewards))
-        _, weights, modulation = self._network(parameters, observations)
-        experience = learner.prepare_experience(trajectories, weights, modulation)
-        steps, state = parameters["steps"], _by_name(tf.nest.flatten(self.state), "state")
+        weights = self._weights(parameters, observations)
+        steps, state = parameters["steps"], _by_name(_tensors(self.state), "state")
         state = tf.nest.pack_sequence_as(self.state, [parameters[name] for name in state])
-        weights, state = learner.take_inner_step(experience, weights, modulation, steps, state)
-        following = _by_name(weights) | _by_name(tf.nest.flatten(state), "state")
-        if self.identity:
+
+        def step(modulation):
+            experience = learner.prepare_experience(trajectories, weights, modulation)
+            return learner.take_inner_step(experience, weights, modulation, steps, state)
+
+        adapted, state = self._modulated(parameters, step)
+        following = _by_name(adapted) | _by_name(_tensors(state), "state")
+        if self.modulation is not None:
             # The first step sets the modulation, the later ones keep it.
-            read = _named_modulation(learner.modulate(trajectories), self.dtype)
-            later = steps > 0
+            read = [tf.cast(t, self.dtype) for t in _tensors(learner.modulate(trajectories))]
+            read, later = _by_name(read, "modulation"), steps > 0
             following |= {name: tf.where(later, parameters[name], t) for name, t in read.items()}
         return following | {"steps": steps + 1}
 
-    def _network(self, parameters, observations):
-        """Returns the policy network, and its weights and modulation."""
+    def _modulated(self, parameters, function):
+        """Returns what a function gives of the modulation among parameters, or of None."""
+        if self.modulation is None:
+            return function(None)
+        tensors = [parameters[name] for name in _by_name(_tensors(self.modulation), "modulation")]
+        modulation = _with_tensors(self.modulation, tensors)
+        modulated = parameters["steps"] > 0
+        return tf.cond(modulated, lambda: function(modulation), lambda: function(None))
+
+    def _weights(self, parameters, observations):
+        """Returns the weights among parameters, asserting that they are of as many tasks."""
         weights = [parameters[name] for name in _by_name(self.per_task)]
         pairs = zip(weights, self.per_task, strict=True)
         of_tasks = [w for w, per_task in pairs if per_task]
-        of_task = [*of_tasks, *(parameters[name] for name in self.identity)][0]
+        of_tasks += [parameters[name] for name in _by_name(_tensors(self.modulation), "modulation")]
         # One task's weights would silently be stretched to all.
         same_tasks = tf.debugging.assert_equal(
             tf.shape(observations)[0],
-            tf.shape(of_task)[0],
+            tf.shape(of_tasks[0])[0],
             "observations and parameters differ in the number of tasks T.",
         )
         with tf.control_dependencies([same_tasks]):
-            weights = [tf.identity(weight) for weight in weights]
-        return self.learner.network, weights, _modulation(self.learner, parameters)
+            return [tf.identity(weight) for weight in weights]
 
     def specs(self):
         """Returns what each function takes."""
@@ -146,8 +162,9 @@ class _Endpoints:
         pairs = zip(self.per_task, learner.network.trainable_variables, strict=True)
         shapes = [(None, *v.shape) if per_task else v.shape for per_task, v in pairs]
         parameters = _by_name([spec(*shape) for shape in shapes])
-        parameters |= {name: spec(None, t.shape[1]) for name, t in self.identity.items()}
-        state = _by_name(tf.nest.flatten(self.state), "state")
+        generated = [spec(None, *t.shape[1:]) for t in _tensors(self.modulation)]
+        parameters |= _by_name(generated, "modulation")
+        state = _by_name(_tensors(self.state), "state")
         parameters |= {k: spec(None, *t.shape[1:], dtype=t.dtype) for k, t in state.items()}
         parameters["steps"] = tf.TensorSpec([], tf.int32)
         observation, action = learner.observation_size, learner.action_size
@@ -169,32 +186,20 @@ def _by_name(tensors, kind="weight"):
     return {f"{kind}_{i:02d}": tensor for i, tensor in enumerate(tensors)}
 
 
-def _named_modulation(affine, dtype):
-    """Returns the tensors of a modulation by name; those that there are."""
-    return {
-        f"{kind}_{block}": tf.cast(tensor, dtype)
-        for block, pair in enumerate(affine or ())
-        for kind, tensor in zip(("scale", "shift"), pair or (), strict=False)
-        if tensor is not None
-    }
+def _tensors(structure):
+    """Returns the tensors of a modulation or a state, without the parts that there are not."""
+    return [tensor for tensor in tf.nest.flatten(structure) if tensor is not None]
 
 
-def _modulation(learner, parameters):
-    """Returns the modulation among parameters, None for a learner without."""
+def _with_tensors(modulation, tensors):
+    """Returns a modulation with other tensors."""
+    given = iter(tensors)
+    return tf.nest.map_structure(lambda t: None if t is None else next(given), modulation)
+
+
+def _modulation_of_zeros(learner):
+    """Returns what the modulation gives for one task, or None."""
     if learner.modulation is None:
         return None
-    blocks = range(len(learner.network.modulated_widths))
-    pairs = [[parameters.get(f"{kind}_{block}") for kind in ("scale", "shift")] for block in blocks]
-    return [None if scale is None else (scale, shift) for scale, shift in pairs]
-
-
-def _identity(learner):
-    """Returns the modulation of one task that changes nothing, by name."""
-    if learner.modulation is None:
-        return {}
-    head = next(iter(learner.modulation.heads.values()))
-    affine = learner.modulation(tf.zeros([1, head.kernel.shape[0]], learner.compute_dtype))
-    return {
-        name: tf.ones_like(tensor) if name.startswith("scale") else tf.zeros_like(tensor)
-        for name, tensor in _named_modulation(affine, learner.compute_dtype).items()
-    }
+    size = next(iter(learner.modulation.heads.values())).kernel.shape[0]
+    return learner.modulation(tf.zeros([1, size], learner.compute_dtype))

@@ -5,6 +5,7 @@ import promp_in_numpy
 import pytest
 import tensorflow as tf
 
+import mmaml_tf as mm
 from mmaml_tf.rl import GaussianPolicy
 from mmaml_tf.rl.policies import normal
 
@@ -35,7 +36,7 @@ def test_each_task_has_its_own_distribution(policy):
     weights, scales = per_task(policy), [rng.normal(size=(T, width)) for width in policy.hidden]
     actions = rng.normal(size=(T, N, policies.ACTION))
     for modulated in (False, True):
-        modulation = [(tf.constant(s), None) for s in scales] if modulated else None
+        modulation = [mm.modulation.Affine(tf.constant(s)) for s in scales] if modulated else None
         found = policy.distribution(weights, tf.constant(x()), modulation)
         assert (found.batch_shape, found.event_shape) == ((T, N), (policies.ACTION,))
         assert found.log_prob(actions).shape == (T, N)
@@ -71,7 +72,7 @@ def test_it_starts_as_published():
     policy.build((None, 29))
     shapes = [tuple(layer.kernel.shape) for layer in policy.dense]
     assert shapes == [(29, 64), (64, 64), (64, 8)]
-    assert policy.modulated_widths == (64, 64)
+    assert policy.modulated_kernels[1] == (64, 64)
     for layer in policy.dense:
         bound = np.sqrt(6 / sum(layer.kernel.shape))
         assert 0.95 * bound < np.abs(layer.kernel).max() <= bound

@@ -428,7 +428,7 @@ def test_heads_start_as_parts_of_one_xavier_layer():
     modulation = mm.modulation.FiLM(
         shift=False, seed=0, kernel_initializer="glorot_uniform", bias_initializer="zeros"
     )
-    modulation.build_for(64, (64, 64))
+    modulation.build_for(64, [(7, 64), (64, 64)])
     bound = (6 / (64 + 128)) ** 0.5
     for head in modulation.heads.values():
         largest = np.abs(head.kernel.numpy()).max()

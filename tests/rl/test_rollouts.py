@@ -48,7 +48,8 @@ def per_task(policy, seed=0):
     """Different weights for every task, and a modulation of the first hidden layer."""
     rng = np.random.default_rng(seed)
     weights = [v.numpy() + 0.3 * rng.normal(size=(T, *v.shape)) for v in policy.trainable_variables]
-    modulation = [(tf.constant(rng.normal(1.0, 0.5, (T, 5)), tf.float32), None), None]
+    scale = tf.constant(rng.normal(1.0, 0.5, (T, 5)), tf.float32)
+    modulation = [mmaml_tf.modulation.Affine(scale), None]
     return [tf.constant(w, tf.float32) for w in weights], modulation
 
 

@@ -166,9 +166,8 @@ def test_an_encoder_of_one_s_own_modulates_and_is_exported(tmp_path):
     stages = list(made.stages(policies.GOALS))
     model = tf.saved_model.load(tmp_path / "model")
     adapted = model.adapt(*stages[0].trajectories[:3], model.initial(tf.constant(4)))
-    np.testing.assert_allclose(
-        adapted["scale_0"], stages[1].parameters.modulation[0][0], rtol=1e-5, atol=1e-6
-    )
+    scale = stages[1].parameters.modulation[0].scale
+    np.testing.assert_allclose(adapted["modulation_00"], scale, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
