@@ -19,7 +19,7 @@ _TRAINING = (
     "mmaml_tf/initializers.py",
     "mmaml_tf/inner_loop.py",
     "mmaml_tf/keras_internals.py",
-    "mmaml_tf/layers.py",
+    "mmaml_tf/layers",
     "mmaml_tf/meta_learner.py",
     "mmaml_tf/modulation",
     "mmaml_tf/networks",

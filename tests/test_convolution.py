@@ -134,7 +134,7 @@ def test_means_as_products_are_more_exact_than_reductions():
     """Means over a large batch of images in single precision, against double."""
     z = random(1, 75, 42, 42, 4).astype(np.float32) + 3
     with layers.compiled_by_xla(True):
-        products = tf.function(layers._mean_over_points, jit_compile=True)(z)
+        products = tf.function(layers.points.mean_over_points, jit_compile=True)(z)
     reductions = tf.function(lambda x: tf.reduce_mean(x, [1, 2, 3]), jit_compile=True)(z)
     exact = z.mean((1, 2, 3), dtype=np.float64)
     assert np.abs(products - exact).max() < np.abs(reductions - exact).max()
@@ -147,8 +147,8 @@ def test_an_unknown_form_is_refused():
 
 def test_the_form_is_chosen_by_the_compiler(monkeypatch):
     chosen = []
-    patches = layers._patches
-    monkeypatch.setattr(layers, "_patches", lambda *a: chosen.append(1) or patches(*a))
+    patches = layers.convolution._patches
+    monkeypatch.setattr(layers.convolution, "_patches", lambda *a: chosen.append(1) or patches(*a))
     x, kernel = tf.zeros((1, 1, 4, 4, 1)), tf.zeros((1, 3, 3, 1, 1))
     layers.conv2d(x, kernel)
     assert not chosen

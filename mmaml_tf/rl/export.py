@@ -112,8 +112,9 @@ class _Endpoints:
             parts = [_finite(name, part) for name, part in parts.items()]
         trajectories = Trajectories(*parts, tf.ones_like(rewards))
         weights = self._weights(parameters, observations)
-        steps, state = parameters["steps"], _by_name(_tensors(self.state), "state")
-        state = tf.nest.pack_sequence_as(self.state, [parameters[name] for name in state])
+        steps = parameters["steps"]
+        state = [parameters[name] for name in _by_name(_tensors(self.state), "state")]
+        state = _with_tensors(self.state, state)
 
         def step(modulation):
             experience = learner.prepare_experience(trajectories, weights, modulation)
@@ -191,10 +192,10 @@ def _tensors(structure):
     return [tensor for tensor in tf.nest.flatten(structure) if tensor is not None]
 
 
-def _with_tensors(modulation, tensors):
-    """Returns a modulation with other tensors."""
+def _with_tensors(structure, tensors):
+    """Returns a structure with other tensors, in the order of `_tensors`."""
     given = iter(tensors)
-    return tf.nest.map_structure(lambda t: None if t is None else next(given), modulation)
+    return tf.nest.map_structure(lambda t: None if t is None else next(given), structure)
 
 
 def _modulation_of_zeros(learner):
