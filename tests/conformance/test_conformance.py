@@ -57,7 +57,7 @@ RESUMED = [
 def make(network, learner, modulation):
     """An untrained learner, compiled and built."""
     shared = {"modes": factory.MODES}
-    parts = {"inner_loop": factory.inner_loop(1)}
+    parts = {} if learner == "LSTMLearner" else {"inner_loop": factory.inner_loop(1)}
     if learner == "MultiMAML":
         parts["networks"] = [NETWORKS[network](seed) for seed in (0, 1)]
     else:
@@ -77,7 +77,7 @@ def ready(learner):
 
 def learn(learner, directory, iterations):
     """Trains with a checkpoint after every second step."""
-    settings = {"batch": 2, "seed": 0, "log_every": 2, "checkpoint_every": 2}
+    settings = {"batch_size": 2, "seed": 0, "log_every": 2, "checkpoint_every": 2}
     checkpoints = Checkpoints(directory, {})
     return train(learner, TASKS, iterations=iterations, checkpoints=checkpoints, **settings)
 

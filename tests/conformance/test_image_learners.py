@@ -21,6 +21,7 @@ CASES = [
     ("MMAML", "film", False, "query"),
     ("MMAML", "sigmoid", True, "support"),
     ("MMAML", "softmax", False, "query"),
+    ("MMAML", "kml", False, "query"),
     ("ProtoNet", None, None, "query"),
 ]
 
@@ -53,7 +54,7 @@ def ready(learner):
 
 def learn(learner, directory, iterations):
     """Trains with a checkpoint after every second step."""
-    settings = {"batch": 2, "seed": 0, "log_every": 2, "checkpoint_every": 2}
+    settings = {"batch_size": 2, "seed": 0, "log_every": 2, "checkpoint_every": 2}
     checkpoints = Checkpoints(directory, {})
     return train(learner, TASKS, iterations=iterations, checkpoints=checkpoints, **settings)
 
