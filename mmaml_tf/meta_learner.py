@@ -404,6 +404,11 @@ class MetaLearner(OuterStep):
                 raise ValueError(
                     f"compile got {name}, but tasks and points have no weights here; leave it out."
                 )
+        if self.replicas.count > 1 and kwargs.get("steps_per_execution", 1) not in (1, None):
+            raise ValueError(
+                f"steps_per_execution={kwargs['steps_per_execution']}, but TensorFlow cannot sum "
+                f"over {self.replicas.count} replicas in a loop inside a graph; leave it out."
+            )
         supports_xla = self.network.supports_xla and not _max_pools(self.network)
         if jit_compile == "auto":
             jit_compile = supports_xla and not kwargs.get("run_eagerly", False)
