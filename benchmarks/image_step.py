@@ -123,9 +123,9 @@ def check(learner, weights, batch) -> tuple[dict, np.ndarray]:
     with np.load(batch) as file:
         arrays = {name: tf.constant(file[name]) for name in file.files}
     episodes = mm.Episodes(**arrays)
-    shard = (*episodes[:4], None, learner.task_weights(len(episodes.support_x)))
-    tasks = episodes.support_x.shape[0]
-    losses, _, gradients = learner._shard_gradients(*shard, groups=tasks if learner.xla else 1)
+    arrays = [*episodes[:4], None, learner.task_weights(len(episodes.support_x))]
+    groups = episodes.support_x.shape[0] if learner.xla else 1
+    (losses, _), gradients = learner._shard_gradients(arrays, learner._values(), groups)
     found = {
         "loss": float(tf.reduce_mean(losses)),
         "gradient_norm": float(tf.linalg.global_norm(gradients)),
@@ -140,16 +140,15 @@ def program(learner, episodes) -> dict:
     """
     import tensorflow as tf
 
-    shard = [tf.constant(array) for array in episodes[:4]]
-    shard += [None, learner.task_weights(len(shard[0]))]
+    arrays = [tf.constant(array) for array in episodes[:4]]
+    arrays += [None, learner.task_weights(len(arrays[0]))]
+    shard = arrays, learner._values(), 1
     with mock.patch("mmaml_tf.layers.on_gpu", return_value=True):
-        graph = learner._shard_gradients.get_concrete_function(*shard, groups=1)
-        text = learner._shard_gradients.experimental_get_compiler_ir(*shard, groups=1)
+        graph = learner._shard_gradients.get_concrete_function(*shard)
+        text = learner._shard_gradients.experimental_get_compiler_ir(*shard)
         hlo = text(stage="hlo_serialized")
-        results = tf.nest.flatten(learner._shard_gradients(*shard, groups=1))
-    weights = {id(v.handle): v for v in graph.variables}
-    captured = [weights[id(t)] if t.dtype == tf.resource else t for t in graph.captured_inputs]
-    arguments = [array for array in shard if array is not None] + captured
+        results = tf.nest.flatten(learner._shard_gradients(*shard))
+    arguments = [t for t in tf.nest.flatten(shard[:2]) if t is not None] + graph.captured_inputs
     named = {f"argument_{i:03d}": np.asarray(array) for i, array in enumerate(arguments)}
     named |= {f"result_{i:03d}": np.asarray(array) for i, array in enumerate(results)}
     return {"hlo": np.frombuffer(hlo, np.uint8), **named}

@@ -5,8 +5,9 @@ import tensorflow as tf
 
 from mmaml_tf.arguments import whole_number
 from mmaml_tf.checks import as_tensor, as_value_errors
+from mmaml_tf.distribution import Replicas, check_outside
 from mmaml_tf.episodes import is_absent
-from mmaml_tf.keras_internals import optimized_variables
+from mmaml_tf.keras_internals import optimized_variables, run_on_one_device
 from mmaml_tf.nonfinite import StopOnNonFinite
 
 # Datasets that count steps have a number of elements that nobody waits for.
@@ -28,8 +29,10 @@ class TaskModel(keras.Model):
     batch_fields = 1
 
     def __init__(self, **kwargs):
-        refuse_strategy()
         super().__init__(**kwargs)
+        #: the devices that share the tasks of a batch in training
+        self.replicas = Replicas()
+        run_on_one_device(self)
 
     def build_for(self, batch) -> None:
         """Creates all weights for data like these (tensors, arrays or specs)."""
@@ -101,7 +104,7 @@ class TaskModel(keras.Model):
 
     def _ready(self, batch):
         """Builds the learner and its optimizer for a batch or its specs."""
-        refuse_strategy()
+        check_outside()
         if not self.compiled:
             raise ValueError("the learner is not compiled; call compile(optimizer, loss) first.")
         self.build_for(batch)
@@ -112,10 +115,15 @@ class TaskModel(keras.Model):
             )
         self.refresh()
 
+    def build_optimizer(self) -> None:
+        """Creates the optimizer's variables, once."""
+        if not self.optimizer.built:
+            with self.replicas.scope():
+                self.optimizer.build(self.trainable_variables)
+
     def _ready_to_train(self, batch):
         self._ready(batch)
-        if not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
+        self.build_optimizer()
         known = {id(v) for v in optimized_variables(self.optimizer)}
         if not known.issuperset(map(id, self.trainable_variables)):
             raise ValueError(
@@ -309,12 +317,3 @@ def _refuse(method, **given):
                 f"{method} got {name}, which has no meaning for batches of tasks: inputs, targets "
                 "and modes are the fields of a batch, whose size and order are the dataset's."
             )
-
-
-def refuse_strategy():
-    """Raises ValueError under a distribution strategy."""
-    if tf.distribute.has_strategy() or keras.distribution.distribution() is not None:
-        raise ValueError(
-            "a learner does not work under a distribution strategy yet; make, compile and train "
-            "it outside of strategy.scope(), where it uses all cores or one GPU."
-        )

@@ -6,6 +6,7 @@ Another version may change any of it: what is here was checked against `CHECKED`
 from collections.abc import Callable
 
 import keras
+import tensorflow as tf
 
 #: the version of Keras whose inner parts these are
 CHECKED = "3.15"
@@ -23,6 +24,21 @@ def flat_layers(layer: keras.layers.Layer, include_self: bool = True) -> list:
     for inner in layer._flatten_layers(include_self=False, recursive=False):
         found |= {id(each): each for each in flat_layers(inner) if id(each) not in found}
     return list(found.values())
+
+
+def run_on_one_device(model: keras.Model) -> None:
+    """Makes Keras's own loops run on one device, whatever strategy the model was made under."""
+    model._distribute_strategy = None
+
+
+def strategy_of(optimizer: keras.optimizers.Optimizer) -> tf.distribute.Strategy:
+    """Returns the strategy in whose scope an optimizer was made, or the default one."""
+    return optimizer._distribution_strategy
+
+
+def set_tensorflow_variable(variable: keras.Variable, value: tf.Variable) -> None:
+    """Sets the variable of TensorFlow's in which one of Keras's has its value."""
+    variable._value = value
 
 
 def optimized_variables(optimizer: keras.optimizers.Optimizer) -> list:

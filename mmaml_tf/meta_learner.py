@@ -16,7 +16,6 @@ from mmaml_tf import modulation as modulation_lib
 from mmaml_tf import networks as networks_lib
 from mmaml_tf.arguments import positive_number
 from mmaml_tf.export import export_path
-from mmaml_tf.fitting import refuse_strategy
 from mmaml_tf.inner_loop import InnerLoop
 from mmaml_tf.keras_internals import flat_layers
 from mmaml_tf.names import checked
@@ -49,7 +48,7 @@ class MetaLearner(OuterStep):
         modes: names of the task modes, to report by mode.
 
     Raises:
-        ValueError: when the parts do not fit together, or under a distribution strategy.
+        ValueError: when the parts do not fit together, or under a strategy that is not supported.
     """
 
     #: those of encoder, modulation and inner_loop that learners of this kind have none of
@@ -134,6 +133,16 @@ class MetaLearner(OuterStep):
                 "the learner has its weights already, and build would make others; make a new "
                 "learner for data of other shapes."
             )
+        with self.replicas.scope():
+            self._build_parts(shapes)
+        self.replicas.check_variables(v for part in self._parts() for v in part.variables)
+        self._restore_frozen()
+        self._stored_trainable = None
+        self._check_dtypes()
+        self.support_shapes = tuple(shapes)
+        self.built = True
+
+    def _build_parts(self, shapes):
         point = self._network_shape(shapes[0])[2:]
         for network in self._networks():
             if not network.built:
@@ -148,13 +157,8 @@ class MetaLearner(OuterStep):
         self._restore_frozen()
         modes = self.modes if self.needs_mode else ()
         self.inner_loop.build_for(self._adapted_variables(), modes)
-        self._restore_frozen()
-        self._stored_trainable = None
-        self._check_dtypes()
         names = [v.path for v in self.guarded]
         self.guard = UpdateGuard(self.on_nonfinite, names, len(self.modes), name="guard")
-        self.support_shapes = tuple(shapes)
-        self.built = True
 
     def _layers_of_parts(self):
         """Returns all layers of the parts, each before those inside it."""
@@ -382,9 +386,10 @@ class MetaLearner(OuterStep):
         Raises:
             ValueError: if XLA is asked for and the task network cannot be compiled by it, for
                 shards or tasks_at_once that are no positive numbers, for an argument of Keras's
-                that has no meaning here, or under a distribution strategy.
+                that has no meaning here, or under another strategy than
+                the learner's own.
         """
-        refuse_strategy()
+        self.replicas.check_own()
         division.check(shards, tasks_at_once)
         if optimizer is None:
             raise ValueError('optimizer=None: a learner needs one; give "adam" for example.')
@@ -399,6 +404,11 @@ class MetaLearner(OuterStep):
                 raise ValueError(
                     f"compile got {name}, but tasks and points have no weights here; leave it out."
                 )
+        if self.replicas.count > 1 and kwargs.get("steps_per_execution", 1) not in (1, None):
+            raise ValueError(
+                f"steps_per_execution={kwargs['steps_per_execution']}, but TensorFlow cannot sum "
+                f"over {self.replicas.count} replicas in a loop inside a graph; leave it out."
+            )
         supports_xla = self.network.supports_xla and not _max_pools(self.network)
         if jit_compile == "auto":
             jit_compile = supports_xla and not kwargs.get("run_eagerly", False)
@@ -410,7 +420,12 @@ class MetaLearner(OuterStep):
                 "mmaml_tf.networks.TaskNetwork with pooling by strides or averages."
             )
         # XLA compiles the parts of a step, so that the shards are programs that run concurrently.
-        super().compile(optimizer=optimizer, loss=loss, jit_compile=False, **kwargs)
+        with self.replicas.scope():
+            super().compile(optimizer=optimizer, loss=loss, jit_compile=False, **kwargs)
+        self.replicas.check_optimizer(self.optimizer)
+        given = tf.nest.flatten(kwargs.get("metrics") or [])
+        given = [metric for metric in given if isinstance(metric, keras.metrics.Metric)]
+        self.replicas.keep_local([*self.metrics, *given])
         self.xla = bool(jit_compile)
         self._division = {"shards": shards, "tasks_at_once": tasks_at_once}
         self.renew_graphs()
@@ -440,7 +455,7 @@ class MetaLearner(OuterStep):
         """Compiles a learner that was loaded from a file."""
         self.compile(**_deserialize(config))
         if self.built:
-            self.optimizer.build(self.trainable_variables)
+            self.build_optimizer()
 
     def get_compile_config(self):
         """Returns what `compile_from_config` needs."""

@@ -11,6 +11,8 @@ import tensorflow as tf
 POLICIES = ("stop", "skip")
 #: skipped updates in a row with which training still goes on
 MOST_SKIPPED_IN_ROW = 10
+# Executions of the training step between readings of the guard
+_EXECUTIONS_BETWEEN_CHECKS = 10
 # What was not finite about a watched tensor.
 _GRADIENT, _UPDATE = 1, 2
 
@@ -97,13 +99,13 @@ class UpdateGuard(keras.layers.Layer):
 
     def resume(self) -> None:
         """Lets updates pass again after a stop."""
-        if int(self.stopped):
+        if self.stopped.numpy():
             self.stopped.assign(0)
             self.skipped_in_row.assign(0)
 
     def check(self, modes=()) -> None:
         """Raises NonFiniteError if training has stopped, naming step, seed, mode and tensors."""
-        if not int(self.stopped):
+        if not self.stopped.numpy():
             return
         codes = self.bad_tensors.numpy()
         tensors = [name for name, bad in zip(self.tensors, codes, strict=True) if bad]
@@ -111,7 +113,7 @@ class UpdateGuard(keras.layers.Layer):
         named = dict(enumerate(modes))
         bad_modes = [named.get(i, i) for i, bad in enumerate(self.bad_modes.numpy()) if bad]
         seed, step = self.origin.numpy()
-        in_row = int(self.skipped_in_row)
+        in_row = int(self.skipped_in_row.numpy())
         shown = ", ".join(tensors[:4]) + (f" and {len(tensors) - 4} more" if tensors[4:] else "")
         raise NonFiniteError(
             f"not finite at step {step} (task seed {seed}): {shown}"
@@ -126,14 +128,20 @@ class UpdateGuard(keras.layers.Layer):
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Ends `fit` with NonFiniteError as soon as the learner's guard has stopped updates."""
+    """Ends `fit` with NonFiniteError soon after the learner's guard has stopped updates.
+
+    Reading the guard waits for the device, so it is read now and then: the guard keeps what went
+    wrong first, and lets no update pass until it is read.
+    """
 
     def on_train_batch_end(self, batch, logs=None):
-        """Asks the guard after each execution."""
-        self.model.guard.check(self.model.modes)
+        """Asks the guard after every so many executions, the same ones on all hosts."""
+        if batch % _EXECUTIONS_BETWEEN_CHECKS == 0:
+            self.model.guard.check(self.model.modes)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Adds the number of updates left out so far to the epoch's logs, if there are any."""
-        skipped = int(self.model.guard.skipped)
+        """Asks the guard, and adds the updates left out so far to the logs, if there are any."""
+        self.model.guard.check(self.model.modes)
+        skipped = int(self.model.guard.skipped.numpy())
         if skipped and logs is not None:
             logs["skipped"] = skipped

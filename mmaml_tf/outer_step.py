@@ -96,34 +96,48 @@ class OuterStep(TaskModel):
         """The variables that training changes besides the weights: averages, random seeds."""
         return [*self.network.state, *self.encoder_state]
 
-    def outer_step(self, batch: Sequence, weights, mode=None, origin=None, targets=None) -> dict:
-        """Takes one outer step on a batch of tasks.
+    def outer_step(
+        self, batch: Sequence, mode=None, origin=None, targets=None, shared: bool = False
+    ) -> dict:
+        """Takes one outer step on a batch of tasks, divided among the replicas.
 
         Args:
             batch: tensors `[T, ...]`, or None where there is nothing.
-            weights: `[T]` weight of each task in the outer loss, see `task_weights`.
             mode: `[T]` mode of each task, or None.
             origin: `[2]` (seed, step) of the batch, or None.
-            targets: what the metrics need besides outputs and losses.
+            targets: `[T, ...]` what the metrics need besides outputs and losses, or None.
+            shared: whether all of these are this host's part of a larger batch, see
+                `distribution.Replicas`.
 
         Returns:
             The metrics by name.
         """
-        parts = self._divide(weights.shape[0])
-        given = division.split([*batch, weights], parts.shards)
+        replicas = self.replicas
+        if shared:
+            mode, targets = replicas.of_all_hosts([mode, targets])
+        first = next(array for array in batch if array is not None)
+        tasks = first.shape[0] or tf.shape(first)[0]
+        weights = self.task_weights(tasks * replicas.hosts if shared else tasks, mode)
+        own = replicas.share(weights) if shared else weights
+        (losses, outputs), sums = replicas.run(self._gradients, [*batch, own], shared)
+        return self._update(sums, losses, outputs, weights, mode, origin, targets)
+
+    def _gradients(self, arrays):
+        """Returns what `_shard_gradients` does, of tasks that are divided into shards.
+
+        Args:
+            arrays: tensors `[t, ...]` or None, the last of which are the tasks' weights.
+        """
+        parts = self._divide(arrays[-1].shape[0])
+        shards, values = division.split(arrays, parts.shards), self._values()
 
         def gradients(phase):
-            return [self._shard_gradients(*s, groups=parts.groups, phase=phase) for s in given]
+            return [self._shard_gradients(s, values, parts.groups, phase) for s in shards]
 
-        losses, outputs, sums = zip(*self._in_phase(gradients), strict=True)
-        return self._update(
+        by_task, sums = zip(*self._in_phase(gradients), strict=True)
+        return (
+            tuple(tf.concat(of_shards, axis=0) for of_shards in zip(*by_task, strict=True)),
             [tf.add_n(of_shards) for of_shards in zip(*sums, strict=True)],
-            tf.concat(losses, axis=0),
-            tf.concat(outputs, axis=0),
-            weights,
-            mode,
-            origin,
-            targets,
         )
 
     def _in_phase(self, function):
@@ -134,6 +148,17 @@ class OuterStep(TaskModel):
         begun = [self.optimizer.iterations >= start for start in starts[1:]]
         index = tf.reduce_sum(tf.cast(tf.stack(begun), tf.int32))
         return tf.switch_case(index, [functools.partial(function, phase) for phase in phases])
+
+    def _step_variables(self):
+        """Returns the variables that the gradients may depend on."""
+        others = {id(v) for v in (*self.guard.variables, *self.metrics_variables)}
+        own = [v for v in self.variables if id(v) not in others]
+        # The step, and the scale of the loss.
+        return own + [v for v in self.optimizer.variables if not v.shape.rank]
+
+    def _values(self):
+        """Returns the values of `_step_variables`, which graphs take as arguments."""
+        return [tf.convert_to_tensor(v) for v in self._step_variables()]
 
     def _divide(self, tasks):
         if not self.xla and self._division == {"shards": "auto", "tasks_at_once": "auto"}:
@@ -150,45 +175,60 @@ class OuterStep(TaskModel):
         """See `TaskModel.renew_graphs`."""
         super().renew_graphs()
         self._shard_gradients = self._compiled(self._losses_and_gradients)
-        self._update = self._compiled(self._apply)
+        # A program of XLA assigns variables of one device.
+        self._update = self._compiled(self._apply, self.xla and self.replicas.here == 1)
 
-    def _compiled(self, function):
-        """Returns a function as a graph, by XLA where it is used."""
+    def _compiled(self, function, xla=None):
+        """Returns a function as a graph, by default by XLA where the learner uses it."""
         if self.run_eagerly:
             return function
-        return tf.function(function, autograph=False, jit_compile=self.xla)
+        xla = self.xla if xla is None else xla
+        return tf.function(function, autograph=False, jit_compile=xla)
 
-    def _losses_and_gradients(self, *arrays, groups, phase=None):
-        """Returns losses `[T]`, outputs and sums over tasks, see `_divided_gradients`."""
-        with layers.compiled_by_xla(self.xla):
-            return self._divided_gradients(arrays, groups, phase)
+    def _losses_and_gradients(self, arrays, values, groups, phase=None):
+        """Returns losses and outputs `[t, ...]`, and sums over tasks.
 
-    def _divided_gradients(self, arrays, groups, phase):
-        """Returns losses, outputs, and the gradients of Σ weights·losses with changes of state.
+        The sums are the gradients of Σ weights·losses by `_network_variables` and
+        `_modulating_variables`, scaled as the optimizer wants its loss to be, and changes of
+        state: the network's, summed over tasks, and the encoder's.
 
-        The gradients are of `_network_variables` and `_modulating_variables`, scaled as the
-        optimizer wants its loss to be. Changes of state follow: the network's, summed over tasks,
-        and the encoder's.
+        Args:
+            arrays: see `_gradients`.
+            values: see `_values`. XLA runs what reads variables itself on the first device alone.
+            groups: parts of the tasks that follow one another.
+            phase: see `phases`.
         """
+        given = list(zip(self._step_variables(), values, strict=True))
+        with layers.compiled_by_xla(self.xla), keras.StatelessScope(given):
+            return self._divided_gradients(arrays, given, groups, phase)
+
+    def _divided_gradients(self, arrays, given, groups, phase):
         # The encoder sees all tasks at once, the inner loop one group after the other; the chain
         # rule joins them where the modulation enters.
         *batch, weights = arrays
         count = len(arrays)
         modulators = [tf.convert_to_tensor(v) for v in self._modulating_variables()]
-        adapted = [v.value for v in self._network_variables()]
+        variables = self._network_variables()
         state = [tf.convert_to_tensor(v) for v in self.network.state]
         with tf.GradientTape(watch_accessed_variables=False) as modulating:
             modulating.watch(modulators)
-            affine, own_loss, encoder_state = self._modulate_in_training(batch, modulators)
+            affine, own_loss, encoder_state = self._modulate_in_training(batch, modulators, given)
         # Blocks without modulation, and modulations that do not shift, have None.
         tensors = [t for t in tf.nest.flatten(affine) if t is not None]
 
         def group_gradients(*arrays):
             (*batch, weights), tensors = arrays[:count], arrays[count:]
-            with tf.GradientTape(watch_accessed_variables=False) as outer:
+            # Of this group's own graph, which is the body of a loop where there are several.
+            adapted = [tf.identity(tf.convert_to_tensor(v)) for v in variables]
+            with (
+                keras.StatelessScope([*given, *zip(variables, adapted, strict=True)]),
+                tf.GradientTape(watch_accessed_variables=False) as outer,
+            ):
                 outer.watch([adapted, tensors])
-                given = iter(tensors)
-                own = tf.nest.map_structure(lambda t: None if t is None else next(given), affine)
+                remaining = iter(tensors)
+                own = tf.nest.map_structure(
+                    lambda t: None if t is None else next(remaining), affine
+                )
                 losses, outputs, new_state = self.outer_losses(batch, own, phase)
                 loss = self.optimizer.scale_loss(tf.reduce_sum(weights * losses))
             gradients = outer.gradient(loss, [*adapted, *tensors], unconnected_gradients="zero")
@@ -203,37 +243,38 @@ class OuterStep(TaskModel):
             groups,
             dtypes=(
                 (weights.dtype, weights.dtype, *(t.dtype for t in tensors)),
-                [v.dtype for v in (*adapted, *state)],
+                [v.dtype for v in (*variables, *state)],
             ),
         )
-        gradients, changes = sums[: len(adapted)], sums[len(adapted) :]
+        gradients, changes = sums[: len(variables)], sums[len(variables) :]
         if modulators:
-            targets, given = list(tensors), list(of_tensors)
+            targets, received = list(tensors), list(of_tensors)
             if own_loss is not None:
                 losses += own_loss
-                share = tf.reduce_sum(weights)
-                targets, given = [*targets, own_loss], [*given, self.optimizer.scale_loss(share)]
+                share = self.optimizer.scale_loss(tf.reduce_sum(weights))
+                targets, received = [*targets, own_loss], [*received, share]
             of_modulators = modulating.gradient(
-                targets, modulators, given, unconnected_gradients="zero"
+                targets, modulators, received, unconnected_gradients="zero"
             )
             gradients += [tf.convert_to_tensor(g) for g in of_modulators]
         changes += [
             new - tf.convert_to_tensor(old)
             for new, old in zip(encoder_state, self.encoder_state, strict=True)
         ]
-        return losses, outputs, [*gradients, *changes]
+        return (losses, outputs), [*gradients, *changes]
 
-    def _modulate_in_training(self, batch, modulators):
+    def _modulate_in_training(self, batch, modulators, given):
         """Returns the modulation, the loss of its own that it adds, and the encoder's new state.
 
         Args:
             batch: see `outer_losses`.
             modulators: the values of `_modulating_variables` to run on.
+            given: all variables with their values.
         """
         if not modulators and not self.encoder_state:
             return self.modulate_batch(batch), None, []
-        pairs = list(zip(self._modulating_variables(), modulators, strict=True))
-        with keras.StatelessScope(pairs, collect_losses=True) as scope:
+        pairs = zip(self._modulating_variables(), modulators, strict=True)
+        with keras.StatelessScope([*given, *pairs], collect_losses=True) as scope:
             affine = self.modulate_batch(batch)
             losses = [*self.encoder.losses, *self.modulation.losses]
             state = [scope.get_current_value(v) for v in self.encoder_state]
@@ -246,6 +287,12 @@ class OuterStep(TaskModel):
         Everything is applied first and taken back where something is not finite, so that what an
         optimizer makes of finite gradients is checked too.
         """
+        # At the end of a dataset a step fails, and what needs no data, such as a counter, must not
+        # run before it does.
+        with tf.control_dependencies([losses]):
+            return self._apply_all(sums, losses, outputs, weights, mode, origin, targets)
+
+    def _apply_all(self, sums, losses, outputs, weights, mode, origin, targets):
         variables = self._network_variables() + self._modulating_variables()
         gradients, changes = sums[: len(variables)], sums[len(variables) :]
         scale = self._loss_scale()

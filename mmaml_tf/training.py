@@ -107,7 +107,7 @@ def train(
         raise ValueError("the learner is not compiled; call compile(optimizer, loss) first.")
     learner.check_tasks(tasks)
     learner.build_for(tasks.sample(batch_size, seed, 0))
-    learner.optimizer.build(learner.trainable_variables)
+    learner.build_optimizer()
     step, history, selected = 0, [], {}
     restored = checkpoints.restore() if checkpoints else None
     if restored is not None:
@@ -189,7 +189,7 @@ class _Recorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         step = (epoch + 1) * self.log_every
         row = {"step": step, **{name: float(value) for name, value in (logs or {}).items()}}
-        row["skipped"] = int(self.model.guard.skipped)
+        row["skipped"] = int(self.model.guard.skipped.numpy())
         if self.validation and (step % self.validation.every == 0 or step == self.iterations):
             self._validate(row)
         self.history.append(row)

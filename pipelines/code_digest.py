@@ -13,6 +13,7 @@ from pathlib import Path
 from pipelines import params as parameters
 
 _TRAINING = (
+    "mmaml_tf/distribution.py",
     "mmaml_tf/division.py",
     "mmaml_tf/episodes.py",
     "mmaml_tf/fitting.py",

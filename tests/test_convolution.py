@@ -249,13 +249,14 @@ def test_encoder_sees_labels_when_asked():
 def test_meta_gradient_equals_finite_differences(float64, recipe, steps, form):
     made, batch = learner(recipe, steps, form=form), episodes()
     variables = [v.value for v in made._network_variables() + made._modulating_variables()]
-    *_, gradients = made._losses_and_gradients(*weighted(made, batch), groups=1)
+    _, gradients = made._losses_and_gradients(*weighted(made, batch), groups=1)
 
     factory.assert_gradients(variables, gradients, factory.outer_loss(made, batch))
 
 
 def weighted(made, batch):
-    return *batch[:4], batch.mode, made.task_weights(len(batch.support_x), batch.mode)
+    weights = made.task_weights(len(batch.support_x), batch.mode)
+    return [*batch[:4], batch.mode, weights], made._values()
 
 
 def test_forms_eager_graph_and_xla_give_one_meta_gradient(float64):
@@ -294,7 +295,7 @@ def test_head_only_changes_the_head_alone_and_its_gradient_is_exact(float64):
         np.testing.assert_array_equal(weight, variable)
     assert kernel.shape[0] == bias.shape[0] == TASKS
     assert np.any(kernel != made.network.head[0].value)
-    *_, gradients = made._losses_and_gradients(*weighted(made, batch), groups=1)
+    _, gradients = made._losses_and_gradients(*weighted(made, batch), groups=1)
     variables = [v.value for v in made.network.trainable_variables]
     factory.assert_gradients(variables, gradients, factory.outer_loss(made, batch))
 

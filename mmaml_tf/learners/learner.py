@@ -181,13 +181,12 @@ class Learner(EpisodeInputs):
         """Takes one outer step on a batch of tasks; called by `fit`."""
         *batch, mode, origin = self._checked(self.as_batch(episodes))
         tasks = batch[0].shape[0] or tf.shape(batch[0])[0]
-        weights = self.task_weights(tasks, mode)
         targets, batch = batch[-1], [*batch, mode]
         if self.inner_loop.multi_step_until is not None:
             # All tasks have the same, which go with them wherever a batch is divided.
             of_steps = self.inner_loop.step_weights(self.optimizer.iterations, self.compute_dtype)
             batch.append(tf.tile(of_steps[None], [tasks, 1]))
-        return self.outer_step(batch, weights, mode, origin, targets)
+        return self.outer_step(batch, mode, origin, targets)
 
     def modulate_batch(self, batch):
         """See `OuterStep.modulate_batch`."""

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from mmaml_tf.arguments import real_number, whole_number
-from mmaml_tf.fitting import refuse_strategy
+from mmaml_tf.distribution import check_outside
 from mmaml_tf.inner_loop import InnerLoop, check_steps
 from mmaml_tf.meta_learner import MetaLearner
 from mmaml_tf.modulation import Modulation
@@ -285,7 +285,7 @@ class AdaptivePolicy(MetaLearner):
         return Parameters(weights, state=state)
 
     def _require_weights(self):
-        refuse_strategy()
+        check_outside()
         if not self.built:
             raise ValueError("the learner has no weights yet; train it, or load it from a file.")
         self.refresh()

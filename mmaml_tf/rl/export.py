@@ -6,8 +6,8 @@ It needs neither this package nor TF-Agents, and works for any number of tasks a
 import tensorflow as tf
 
 from mmaml_tf.checks import assert_index
+from mmaml_tf.distribution import check_outside
 from mmaml_tf.export import check_exportable, save_module
-from mmaml_tf.fitting import refuse_strategy
 from mmaml_tf.rl.trajectories import Trajectories
 
 
@@ -34,7 +34,7 @@ def write_policy(learner, path) -> None:
         ValueError: if the learner is not built and compiled with the environment it was trained
             in, or `path` is something else than a SavedModel.
     """
-    refuse_strategy()
+    check_outside()
     path = check_exportable(learner, path)
     endpoints = _Endpoints(learner)
     module = tf.Module()

@@ -131,7 +131,7 @@ class PolicyLearner(AdaptivePolicy):
         goals = self.read_goals(goals)
         if goals.origin is None:
             # Goals of one's own: every step has other rollouts, after a skipped one too.
-            goals = goals._replace(origin=[0, int(self.batches)])
+            goals = goals._replace(origin=[0, int(self.batches.numpy())])
             self.batches.assign_add(1)
         try:
             stages = list(self.stages(goals))
@@ -142,10 +142,9 @@ class PolicyLearner(AdaptivePolicy):
         # The encoder reads the rollouts before any inner step.
         read = stages[0].trajectories if self.encoder is not None else [None] * 4
         experiences = [part for stage in stages for part in stage.experience]
-        weights = self.task_weights(len(goals.goal), goals.mode)
         origin = tf.constant(goals.origin[:2], tf.int64)
         for _ in range(self.epochs):
-            metrics = self._optimise([*read, *experiences, goals.mode], weights, goals.mode, origin)
+            metrics = self._optimise([*read, *experiences, goals.mode], goals.mode, origin)
         return metrics
 
     def _divide(self, tasks):
@@ -174,7 +173,7 @@ class PolicyLearner(AdaptivePolicy):
         goals = self.read_goals(goals)
         if goals.origin is None:
             # The batches of an evaluation differ from each other, and from those of training.
-            goals = goals._replace(origin=[0, -1 - int(self.returns[0].count)])
+            goals = goals._replace(origin=[0, -1 - int(self.returns[0].count.numpy())])
         self._update_returns(list(self.stages(goals)), goals.mode)
         return {
             name: value

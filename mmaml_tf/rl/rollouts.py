@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from mmaml_tf.arguments import positive_number, whole_number
-from mmaml_tf.fitting import refuse_strategy
+from mmaml_tf.distribution import check_outside
 from mmaml_tf.names import checked
 from mmaml_tf.rl.driver import Driver
 from mmaml_tf.rl.fixed_horizon import (
@@ -115,7 +115,7 @@ class Rollouts:
                 that are not finite, and environments of which one ends before its horizon or gives
                 arrays of a wrong shape.
         """
-        refuse_strategy()
+        check_outside()
         if not tf.executing_eagerly():
             raise ValueError(
                 "collect() steps environments, which cannot be part of another graph; call it "

@@ -195,15 +195,14 @@ def test_a_bank_adapts_and_trains_like_its_members_apart():
     bank, alone = policies.ready("MultiProMP"), members()
     stages = list(bank.stages(GOALS))
     experiences = [part for stage in stages for part in stage.experience]
-    weights = bank.task_weights(4, GOALS.mode)
-    bank.outer_step([*[None] * 4, *experiences, GOALS.mode], weights, GOALS.mode, GOALS.origin)
+    bank.outer_step([*[None] * 4, *experiences, GOALS.mode], GOALS.mode, GOALS.origin)
     for mode, member in enumerate(alone):
         chosen = GOALS.mode.numpy() == mode
         adapted = member.adapt(rl.Trajectories(*rows(stages[0].trajectories, chosen)))
         for a, b in zip(adapted.weights, rows(stages[1].parameters.weights, chosen), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
         batch = [*[None] * 4, *rows(experiences, chosen), None]
-        member.outer_step(batch, member.task_weights(chosen.sum()), origin=GOALS.origin)
+        member.outer_step(batch, origin=GOALS.origin)
         assert_weights(bank.networks[mode], member.network)
 
 

@@ -196,7 +196,7 @@ def outer_step(made, stages):
     ]
     batch = [*read, *(part for e in experiences for part in e), None]
     before = [v.numpy() for v in made.trainable_variables]
-    metrics = made.outer_step(batch, made.task_weights(T), origin=tf.constant([0, 0]))
+    metrics = made.outer_step(batch, origin=tf.constant([0, 0]))
     after = [v.numpy() for v in made.trainable_variables]
     for variable, value in zip(made.trainable_variables, before, strict=True):
         variable.assign(value)
