@@ -2,8 +2,8 @@
 
     python distributed_training.py FILE DEVICES
 
-With TF_CONFIG in the environment the process is one of a cluster. Writes the weights and logs of all
-cases to FILE, which then do not depend on the number of devices or processes.
+With TF_CONFIG in the environment the process is one of a cluster. Writes the weights and logs of
+all cases to FILE, which then do not depend on the number of devices or processes.
 """
 
 import contextlib
@@ -67,9 +67,10 @@ def maml(scope):
 
 
 def mmaml(scope):
-    """With an update that is skipped, and a metric."""
+    """With rates that are learned, phases of training, an update that is skipped, and a metric."""
     with scope():
-        learner = factory.learner("MMAML", jit=None, on_nonfinite="skip")
+        loop = factory.inner_loop(update="layer_step_rates", multi_step_until=2)
+        learner = factory.learner("MMAML", loop=loop, jit=None, on_nonfinite="skip")
         optimizer = keras.optimizers.SGD(1e-2, momentum=0.9)
         metric = keras.metrics.MeanAbsoluteError("error")
         learner.compile(optimizer, "mse", jit_compile=False, metrics=[metric])
@@ -77,9 +78,10 @@ def mmaml(scope):
 
 
 def multi_maml(scope):
-    """With batches whose modes are uneven."""
+    """With batches whose modes are uneven, and rates that are learned for each mode."""
     with scope():
-        learner = factory.learner("MultiMAML", jit=None)
+        loop = factory.inner_loop(update="meta_sgd")
+        learner = factory.learner("MultiMAML", loop=loop, jit=None)
         optimizer = keras.optimizers.AdamW(1e-2, use_ema=True, ema_overwrite_frequency=2)
         learner.compile(optimizer, "mse", jit_compile=False)
     return trained(learner, batches(uneven))
@@ -137,10 +139,11 @@ def main() -> None:
         scope = contextlib.nullcontext
     found = {}
     import time
+
     for case in CASES:
-        t=time.time()
+        t = time.time()
         found |= {f"{case.__name__}: {name}": value for name, value in case(scope).items()}
-        print(case.__name__, time.time()-t, flush=True)
+        print(case.__name__, time.time() - t, flush=True)
     np.savez(file, **found)
 
 

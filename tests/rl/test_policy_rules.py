@@ -135,8 +135,7 @@ def test_a_bank_of_policies_adapts_and_trains_like_its_members_apart(rule):
         member.inner_loop.update.set_weights(rule_of_mode.get_weights())
     stages = list(bank.stages(GOALS))
     experiences = [part for stage in stages for part in stage.experience]
-    weights = bank.task_weights(4, GOALS.mode)
-    bank.outer_step([*[None] * 4, *experiences, GOALS.mode], weights, GOALS.mode, GOALS.origin)
+    bank.outer_step([*[None] * 4, *experiences, GOALS.mode], GOALS.mode, GOALS.origin)
     for mode, member in enumerate(alone):
         chosen = GOALS.mode.numpy() == mode
         parameters = None
@@ -146,8 +145,7 @@ def test_a_bank_of_policies_adapts_and_trains_like_its_members_apart(rule):
             for a, b in zip(parameters.weights, after.parameters.weights, strict=True):
                 np.testing.assert_allclose(a, b[chosen], rtol=1e-4, atol=1e-5)
         own = [tf.boolean_mask(part, chosen) for part in experiences]
-        count = member.task_weights(chosen.sum())
-        member.outer_step([*[None] * 4, *own, None], count, origin=GOALS.origin)
+        member.outer_step([*[None] * 4, *own, None], origin=GOALS.origin)
         found = bank.networks[mode].get_weights()
         if rule == "layer_step_rates":
             found += bank.inner_loop.rules[mode].get_weights()
@@ -172,7 +170,7 @@ def test_policies_may_begin_with_first_order_gradients():
         batch = [*[None] * 4, *experiences, None]
         weights.append([])
         for _ in range(2):
-            learner.outer_step(batch, learner.task_weights(4), origin=GOALS.origin)
+            learner.outer_step(batch, origin=GOALS.origin)
             weights[-1].append([v.numpy() for v in learner.trainable_variables])
     annealed, first, second = weights
     for a, b in zip(annealed[0], first[0], strict=True):
