@@ -93,7 +93,7 @@ def _sentence(name, values, good, expected, origin):
     text = f"{name} of task {{}}, point {{}} is {{}}; expected {expected}."
     if origin is not None:
         text += " The batch is of seed {}, step {}."
-        arguments += tf.unstack(origin, 2)
+        arguments += tf.unstack(origin[:2], 2)
     return tf.strings.format(text, arguments)
 
 

@@ -101,7 +101,17 @@ class Replicas:
                 "learner in the same strategy.scope(), or all outside of any."
             )
 
-    def check_tasks(self, tasks: int | None, shared: bool = False) -> None:
+    def assert_share(self, share):
+        """Returns an assertion for a graph that a share `[2]`, (i, n), is this host's."""
+        message = (
+            f"a batch is part i of n, and this is host {self.host} of {self.hosts}; give each host "
+            "its own: tasks.dataset(..., shard=(host, hosts))."
+        )
+        return tf.debugging.assert_equal(
+            share, tf.cast([self.host, self.hosts], share.dtype), message
+        )
+
+    def check_divides(self, tasks: int | None, shared: bool = False) -> None:
         """Raises ValueError for a number of tasks that replicas cannot share evenly.
 
         Args:
@@ -139,7 +149,7 @@ class Replicas:
         parts = self.here if shared else self.count
         for array in arrays:
             if array is not None:
-                self.check_tasks(array.shape[0], shared)
+                self.check_divides(array.shape[0], shared)
 
         def of_replica():
             device = tf.distribute.get_replica_context().replica_id_in_sync_group % self.here

@@ -19,7 +19,8 @@ class Episodes(NamedTuple):
         query_y: `[T, Q, ...]` their targets, or None where there is only to predict.
         mode: `[T]` integer index of each task's mode, or None where it is not known.
         origin: `[2]` integers (seed, step) the batch was drawn from, or None. They name the
-            batch in error messages, so that it can be drawn again.
+            batch in error messages, so that it can be drawn again. `[4]` integers (seed, step, i,
+            n) say that these are part i of n of a larger batch, see `distribution`.
     """
 
     support_x: Any
@@ -83,12 +84,18 @@ def check_episodes(episodes: Episodes) -> None:
     if episodes.query_y is not None:
         _check_equal_axes("query_x", episodes.query_x, "query_y", episodes.query_y, axes=(0, 1))
     tasks = tf.TensorShape(episodes.support_x.shape)[0]
-    for name, part, shape in (("mode", episodes.mode, [tasks]), ("origin", episodes.origin, [2])):
-        if part is not None and not tf.TensorShape(part.shape).is_compatible_with(shape):
-            raise ValueError(
-                f"{name} has shape {tuple(part.shape)}; expected "
-                + ("one index for each of the tasks [T]." if name == "mode" else "(seed, step).")
-            )
+    for name, part, shapes, expected in (
+        ("mode", episodes.mode, ([tasks],), "one index for each of the tasks [T]"),
+        ("origin", episodes.origin, ([2], [4]), "(seed, step), or (seed, step, i, n)"),
+    ):
+        found = None if part is None else tf.TensorShape(part.shape)
+        if found is not None and not any(map(found.is_compatible_with, shapes)):
+            raise ValueError(f"{name} has shape {tuple(found)}; expected {expected}.")
+
+
+def is_shared(origin) -> bool:
+    """Tells whether the origin of a batch says that it is part of a larger one."""
+    return origin is not None and (origin.shape[0] or 2) > 2
 
 
 def as_mode(mode):

@@ -6,7 +6,7 @@ import tensorflow as tf
 from mmaml_tf.arguments import whole_number
 from mmaml_tf.checks import as_tensor, as_value_errors
 from mmaml_tf.distribution import Replicas, check_outside
-from mmaml_tf.episodes import is_absent
+from mmaml_tf.episodes import is_absent, is_shared
 from mmaml_tf.keras_internals import optimized_variables, run_on_one_device
 from mmaml_tf.nonfinite import StopOnNonFinite
 
@@ -121,8 +121,22 @@ class TaskModel(keras.Model):
             with self.replicas.scope():
                 self.optimizer.build(self.trainable_variables)
 
+    def _check_divides(self, batch):
+        """Raises ValueError for a batch that replicas cannot share, or a learner that they cannot.
+
+        What an encoder changes in training depends on all tasks of a batch.
+        """
+        self.replicas.check_divides(batch[0].shape[0], is_shared(batch.origin))
+        if self.replicas.count > 1 and (changing := [v.path for v in self.encoder_state]):
+            raise ValueError(
+                f"the encoder changes {changing} in training, by all tasks of a batch, which "
+                f"{self.replicas.count} replicas do not see; leave random layers and moving "
+                "averages out of it, or train on one device."
+            )
+
     def _ready_to_train(self, batch):
         self._ready(batch)
+        self._check_divides(self.as_batch(batch))
         self.build_optimizer()
         known = {id(v) for v in optimized_variables(self.optimizer)}
         if not known.issuperset(map(id, self.trainable_variables)):

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from mmaml_tf import division, layers
+from mmaml_tf.episodes import is_shared
 from mmaml_tf.fitting import TaskModel
 from mmaml_tf.keras_internals import loss_metric
 
@@ -96,28 +97,29 @@ class OuterStep(TaskModel):
         """The variables that training changes besides the weights: averages, random seeds."""
         return [*self.network.state, *self.encoder_state]
 
-    def outer_step(
-        self, batch: Sequence, mode=None, origin=None, targets=None, shared: bool = False
-    ) -> dict:
+    def outer_step(self, batch: Sequence, mode=None, origin=None, targets=None) -> dict:
         """Takes one outer step on a batch of tasks, divided among the replicas.
 
         Args:
             batch: tensors `[T, ...]`, or None where there is nothing.
             mode: `[T]` mode of each task, or None.
-            origin: `[2]` (seed, step) of the batch, or None.
+            origin: `[2]` (seed, step) of the batch; `[4]` (seed, step, host, hosts) where all that
+                is given is this host's part of a larger one; or None.
             targets: `[T, ...]` what the metrics need besides outputs and losses, or None.
-            shared: whether all of these are this host's part of a larger batch, see
-                `distribution.Replicas`.
 
         Returns:
             The metrics by name.
         """
         replicas = self.replicas
-        if shared:
-            mode, targets = replicas.of_all_hosts([mode, targets])
+        shared = is_shared(origin)
         first = next(array for array in batch if array is not None)
         tasks = first.shape[0] or tf.shape(first)[0]
-        weights = self.task_weights(tasks * replicas.hosts if shared else tasks, mode)
+        if shared:
+            tasks *= replicas.hosts
+            with tf.control_dependencies([replicas.assert_share(origin[2:])]):
+                mode, targets = replicas.of_all_hosts([mode, targets])
+                origin = tf.identity(origin[:2])
+        weights = self.task_weights(tasks, mode)
         own = replicas.share(weights) if shared else weights
         (losses, outputs), sums = replicas.run(self._gradients, [*batch, own], shared)
         return self._update(sums, losses, outputs, weights, mode, origin, targets)

@@ -12,6 +12,7 @@ from mmaml_tf.arguments import whole_number
 from mmaml_tf.checks import as_tensor
 from mmaml_tf.episodes import prefetched
 from mmaml_tf.rl.goal_modes import GoalModes
+from mmaml_tf.tasks.drawing import check_shard
 
 # All draws use one generator on every device, so that a seed means the same goals everywhere.
 _ALGORITHM = "philox"
@@ -23,8 +24,9 @@ class Goals(NamedTuple):
     Attributes:
         goal: `[T, G]` float32, in the environment's units of length.
         mode: `[T]` int32 index of each task's mode, or None where it is not known.
-        origin: `[2]` int64 (seed, step) the batch was drawn from, or None. What is sampled for
-            these goals is a function of it.
+        origin: `[2]` int64 (seed, step) the batch was drawn from, or `[4]` (seed, step, i, n) for
+            part i of n of a larger one, or None. What is sampled for these goals is a function of
+            it.
     """
 
     goal: Any
@@ -112,20 +114,33 @@ class GoalTasks:
         tasks, seed = whole_number("tasks", tasks), whole_number("seed", seed, None)
         return self._sample(tasks, seed, whole_number("step", step, 0))
 
-    def dataset(self, tasks: int, seed: int, start: int = 0) -> tf.data.Dataset:
+    def dataset(
+        self, tasks: int, seed: int, start: int = 0, shard: tuple[int, int] | None = None
+    ) -> tf.data.Dataset:
         """Returns the endless sequence of batches from step `start` on.
 
         Args:
             tasks: number of tasks T of a batch, at least 1.
             seed: seed of the sequence.
             start: first step; resuming at step n needs nothing but `start=n`.
+            shard: (i, n) for the tasks i, i + n, i + 2n, ... of each batch alone, in which modes
+                are as balanced as in all; for host i of n, see `distribution`.
 
         Raises:
-            ValueError: for fewer than one task, or numbers that are not whole.
+            ValueError: for fewer than one task, numbers that are not whole, or a shard that is
+                none.
         """
         tasks, seed = whole_number("tasks", tasks), whole_number("seed", seed, None)
+        part, parts = check_shard(shard, tasks)
         steps = tf.data.Dataset.range(whole_number("start", start, 0), tf.int64.max)
-        return prefetched(steps.map(lambda step: self._sample(tasks, seed, step)), 4)
+
+        def batch(step):
+            goal, mode, origin = self._sample(tasks, seed, step)
+            if shard is not None:
+                origin = tf.concat([origin, shard], axis=0)
+            return Goals(goal[part::parts], mode[part::parts], origin)
+
+        return prefetched(steps.map(batch), 4)
 
     def held_out(self, tasks_per_mode: int = 100, seed: int = 7) -> "HeldOutGoals":
         """Draws the fixed goals of an evaluation, equally many of each mode.

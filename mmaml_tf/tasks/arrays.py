@@ -14,7 +14,7 @@ from mmaml_tf.arguments import whole_number
 from mmaml_tf.episodes import Episodes
 from mmaml_tf.tasks import columns
 from mmaml_tf.tasks.class_splits import SHARES, divided
-from mmaml_tf.tasks.drawing import balanced_modes, check_split, dataset_of, generator
+from mmaml_tf.tasks.drawing import balanced_modes, check_shard, check_split, dataset_of, generator
 from mmaml_tf.tasks.given import GivenTasks
 
 
@@ -207,8 +207,12 @@ class ArrayTasks:
             `Episodes` `[T, K or Q, ...]`, ordered by mode. A task is there twice only where a
             mode has fewer tasks than the batch takes of it.
         """
+        return self._sample(tasks, seed, step)
+
+    def _sample(self, tasks, seed, step, shard=None):
         tasks = whole_number("tasks", tasks)
         seed, step = whole_number("seed", seed, None), whole_number("step", step, 0)
+        part, parts = check_shard(shard, tasks)
         support = self._draw_support("support", seed, step)
         queries = self._least - support if self.queries is None else self.queries
         counts = np.bincount(balanced_modes(tasks, len(self.modes), step))
@@ -221,17 +225,23 @@ class ArrayTasks:
                 points = rng.permutation(self._rows[labels[index]])
                 rows.append(points[: support + queries])
         numbers = np.repeat(np.arange(len(counts)), counts)
-        return self._episodes(rows, support, numbers, np.array([seed, step], np.int64))
+        origin = np.array([seed, step, *(shard or ())], np.int64)
+        return self._episodes(rows[part::parts], support, numbers[part::parts], origin)
 
-    def dataset(self, tasks: int, seed: int, start: int = 0) -> tf.data.Dataset:
+    def dataset(
+        self, tasks: int, seed: int, start: int = 0, shard: tuple[int, int] | None = None
+    ) -> tf.data.Dataset:
         """Returns the endless sequence of batches from step `start` on, for `learner.fit`.
 
         Args:
             tasks: number of tasks T of a batch.
             seed: seed of the sequence.
             start: first step; resuming at step n needs nothing but `start=n`.
+            shard: (i, n) for the tasks i, i + n, i + 2n, ... of each batch alone, in which modes
+                are as balanced as in all; for host i of n, see `distribution`.
         """
-        return dataset_of(self.sample, tasks, seed, start, fixed=self._low == self._high)
+        fixed = self._low == self._high
+        return dataset_of(lambda step: self._sample(tasks, seed, step, shard), start, fixed)
 
     def held_out(self, tasks_per_mode: int | None = None, seed: int = 7) -> GivenTasks:
         """Draws the fixed tasks of an evaluation.

@@ -36,23 +36,39 @@ def balanced_modes(tasks: int, modes: int, step: int) -> np.ndarray:
     return np.sort((np.arange(tasks) + step * tasks) % modes)
 
 
-def dataset_of(
-    sample: Callable[[int, int, int], Episodes], tasks: int, seed: int, start: int, fixed: bool
-) -> tf.data.Dataset:
+def check_shard(shard: tuple[int, int] | None, tasks: int) -> tuple[int, int]:
+    """Returns (i, n), which stands for the tasks i, i + n, i + 2n, ... of a batch.
+
+    Args:
+        shard: that pair, or None for all tasks.
+        tasks: number of tasks T of the batch.
+
+    Raises:
+        ValueError: for anything else, or a T that is no multiple of n.
+    """
+    if shard is None:
+        return 0, 1
+    if not isinstance(shard, tuple | list) or len(shard) != 2:
+        raise ValueError(f"shard={shard!r}: expected (i, n), part i of n equal parts of a batch.")
+    part, parts = whole_number("shard", shard[0], 0), whole_number("shard", shard[1])
+    if part >= parts or tasks % parts:
+        raise ValueError(
+            f"shard={shard!r} of batches of {tasks} tasks: expected i from 0 to n - 1, and a "
+            "number of tasks that is a multiple of n."
+        )
+    return part, parts
+
+
+def dataset_of(draw: Callable[[int], Episodes], start: int, fixed: bool) -> tf.data.Dataset:
     """Returns the endless sequence of a distribution's batches.
 
     Args:
-        sample: draws the `Episodes` of (tasks, seed, step) as arrays.
-        tasks: number of tasks T of a batch.
-        seed: seed of the sequence.
+        draw: draws the `Episodes` of a step as arrays.
         start: first step.
         fixed: whether all batches have the same numbers of points.
     """
     start = whole_number("start", start, 0)
-    first = sample(tasks, seed, start)  # what is wrong is told here
-
-    def draw(step):
-        return list(sample(tasks, seed, int(step)))
+    first = draw(start)  # what is wrong is told here
 
     def shape(name, array):
         points = () if name in ("mode", "origin") or fixed else (1,)
@@ -60,7 +76,8 @@ def dataset_of(
 
     @tf.autograph.experimental.do_not_convert
     def batch(step):
-        tensors = tf.numpy_function(draw, [step], [array.dtype for array in first])
+        types = [array.dtype for array in first]
+        tensors = tf.numpy_function(lambda step: list(draw(int(step))), [step], types)
         for tensor, (name, array) in zip(tensors, first._asdict().items(), strict=True):
             tensor.set_shape(shape(name, array))
         return Episodes(*tensors)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from mmaml_tf.arguments import whole_number
 from mmaml_tf.episodes import Episodes, prefetched
 from mmaml_tf.names import checked
+from mmaml_tf.tasks.drawing import check_shard
 from mmaml_tf.tasks.families import ALGORITHM, FAMILIES, MODE_SETS, Draw, family_text
 from mmaml_tf.tasks.held_out import HeldOut
 
@@ -78,18 +79,31 @@ class FunctionTasks:
         seed, step = whole_number("seed", seed, None), whole_number("step", step, 0)
         return self._draw(tasks, seed, step)[0]
 
-    def dataset(self, tasks: int, seed: int, start: int = 0) -> tf.data.Dataset:
+    def dataset(
+        self, tasks: int, seed: int, start: int = 0, shard: tuple[int, int] | None = None
+    ) -> tf.data.Dataset:
         """Returns the endless sequence of batches from step `start` on, for `learner.fit`.
 
         Args:
             tasks: number of tasks T of a batch, a multiple of the number of modes.
             seed: seed of the sequence.
             start: first step; resuming at step n needs nothing but `start=n`.
+            shard: (i, n) for the tasks i, i + n, i + 2n, ... of each batch alone, in which modes
+                are as balanced as in all; for host i of n, see `distribution`.
         """
         draw = self._graph(self._tasks_per_mode(tasks))
+        part, parts = check_shard(shard, tasks)
         seed = whole_number("seed", seed, None)
         steps = tf.data.Dataset.range(whole_number("start", start, 0), tf.int64.max)
-        return prefetched(steps.map(lambda step: draw(tf.constant(seed, tf.int64), step)), 4)
+
+        def batch(step):
+            episodes = draw(tf.constant(seed, tf.int64), step)
+            if shard is None:
+                return episodes
+            own = [array[part::parts] for array in episodes[:-1]]
+            return Episodes(*own, tf.concat([episodes.origin, shard], axis=0))
+
+        return prefetched(steps.map(batch), 4)
 
     def held_out(self, tasks_per_mode: int = 1000, seed: int = 7) -> HeldOut:
         """Draws the fixed tasks of an evaluation.

@@ -17,7 +17,13 @@ import tensorflow as tf
 from mmaml_tf.arguments import whole_number
 from mmaml_tf.episodes import Episodes
 from mmaml_tf.tasks.augmentation import Augmentation, Changes, by_mode
-from mmaml_tf.tasks.drawing import balanced_modes, check_split, dataset_of, generator
+from mmaml_tf.tasks.drawing import (
+    balanced_modes,
+    check_shard,
+    check_split,
+    dataset_of,
+    generator,
+)
 from mmaml_tf.tasks.held_out import check_known
 from mmaml_tf.tasks.held_out_images import HeldOutImages
 from mmaml_tf.tasks.image_modes import ImageMode
@@ -143,29 +149,38 @@ class ImageTasks:
         Raises:
             ValueError: when T is not positive, or a mode has fewer ways than the others.
         """
+        return self._sample(tasks, seed, step)
+
+    def _sample(self, tasks, seed, step, shard=None):
         tasks = whole_number("tasks", tasks)
         seed, step = whole_number("seed", seed, None), whole_number("step", step, 0)
+        part, parts = check_shard(shard, tasks)
         fewer = [mode for mode in self.modes if self.ways_of(mode) < self.ways]
         if fewer:
             raise ValueError(
                 f"modes {fewer} have tasks of fewer than {self.ways} classes, which do not fit in "
                 "one batch with others; evaluate them instead (held_out), or leave them out."
             )
+        positions = list(enumerate(balanced_modes(tasks, len(self.modes), step)))
         draws = [
             (self.modes[index], self._draw(self.modes[index], seed, "train", step, position))
-            for position, index in enumerate(balanced_modes(tasks, len(self.modes), step))
+            for position, index in positions[part::parts]
         ]
-        return self._episodes(draws, np.array([seed, step], np.int64))
+        return self._episodes(draws, np.array([seed, step, *(shard or ())], np.int64))
 
-    def dataset(self, tasks: int, seed: int, start: int = 0) -> tf.data.Dataset:
+    def dataset(
+        self, tasks: int, seed: int, start: int = 0, shard: tuple[int, int] | None = None
+    ) -> tf.data.Dataset:
         """Returns the endless sequence of batches from step `start` on, for `learner.fit`.
 
         Args:
             tasks: number of tasks T of a batch.
             seed: seed of the sequence.
             start: first step; resuming at step n needs nothing but `start=n`.
+            shard: (i, n) for the tasks i, i + n, i + 2n, ... of each batch alone, in which modes
+                are as balanced as in all; for host i of n, see `distribution`.
         """
-        return dataset_of(self.sample, tasks, seed, start, fixed=True)
+        return dataset_of(lambda step: self._sample(tasks, seed, step, shard), start, fixed=True)
 
     def held_out(
         self,
