@@ -6,6 +6,7 @@ the configuration, library versions and a SHA-256 of every file.
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -17,8 +18,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mmaml_tf.distribution import Replicas
+
 _MANIFEST = "manifest.json"
 _PARTIAL = ".partial-"
+# What of a checkpoint is no array of the state.
+_REST = "rest"
 
 
 class CheckpointMismatchError(ValueError):
@@ -37,6 +42,21 @@ class Checkpoint(NamedTuple):
     step: int
     arrays: dict[str, np.ndarray]
     history: list[dict]
+
+    def to_bytes(self) -> bytes:
+        """Returns the checkpoint for another host."""
+        file = io.BytesIO()
+        rest = json.dumps([self.step, self.history])
+        np.savez(file, **self.arrays, **{_REST: np.frombuffer(rest.encode(), np.uint8)})
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Checkpoint":
+        """Returns what `to_bytes` wrote."""
+        with np.load(io.BytesIO(data)) as file:
+            arrays = dict(file)
+        step, history = json.loads(arrays.pop(_REST).tobytes())
+        return cls(step, arrays, history)
 
 
 class Checkpoints:
@@ -114,6 +134,29 @@ class Checkpoints:
 
     def _complete(self):
         return sorted(self.directory.glob("step-*")) if self.directory.exists() else []
+
+
+def restore_on_all_hosts(checkpoints: Checkpoints | None, replicas: Replicas) -> Checkpoint | None:
+    """Returns the first host's newest checkpoint on every host; None when there is none.
+
+    The others need no directory of their own, and cannot go on from another step.
+
+    Raises:
+        CheckpointMismatchError: on every host, see `Checkpoints.restore`.
+    """
+    if replicas.hosts == 1:
+        return checkpoints and checkpoints.restore()
+    found = refusal = None
+    if checkpoints is not None and replicas.host == 0:
+        try:
+            found = checkpoints.restore()
+        except CheckpointMismatchError as error:
+            refusal = error
+    text = str(refusal or "").encode()
+    text, data = map(replicas.from_first_host, (text, found.to_bytes() if found else b""))
+    if text:
+        raise refusal or CheckpointMismatchError(text.decode())
+    return Checkpoint.from_bytes(data) if data else None
 
 
 def differences(stored: dict, given: dict, prefix: str = "") -> list[str]:

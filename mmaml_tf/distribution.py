@@ -9,6 +9,7 @@ enters the replicas.
 from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from mmaml_tf.keras_internals import set_tensorflow_variable, strategy_of
@@ -174,6 +175,32 @@ class Replicas:
         whole = iter(whole)
         return [None if a is None else next(whole) for a in arrays]
 
+    def from_first_host(self, data: bytes) -> bytes:
+        """Returns on every host the bytes that the first host gives."""
+        if self.hosts == 1:
+            return data
+        size = np.zeros(1, np.int32)
+        if self.host == 0:
+            size[0] = len(data)
+        size = int(self._sum(size)[0])
+        words = np.zeros(-(-size // 4), np.int32)
+        if self.host == 0:
+            words.view(np.uint8)[:size] = np.frombuffer(data, np.uint8)
+        return self._sum(words).view(np.uint8)[:size].tobytes()
+
+    def any_host(self, flag: bool) -> bool:
+        """Returns on every host whether any host gives a true one."""
+        return bool(self._sum(np.array([flag], np.int32)).any()) if self.hosts > 1 else flag
+
+    def _sum(self, array):
+        """Returns the sum of an array of whole numbers over all hosts."""
+
+        def of_replica():
+            first = tf.distribute.get_replica_context().replica_id_in_sync_group % self.here == 0
+            return _all_reduce([tf.where(first, array, tf.zeros_like(array))])[0]
+
+        return self.strategy.experimental_local_results(self.strategy.run(of_replica))[0].numpy()
+
     def _placed(self, values, position):
         """Returns values `[t, ...]` of a replica as `[N, t, ...]`, zero for all others."""
         shape = tf.concat([[self.count], tf.shape(values)], axis=0)
@@ -217,8 +244,9 @@ def _in_order(placed):
 
 def _all_reduce(tensors):
     """Returns tensors summed over all replicas; those of one type are sent together."""
-    # Collectives know no integers but these.
-    sent = [t if t.dtype.is_floating else tf.cast(t, tf.int64) for t in tensors]
+    # Collectives know no other integers.
+    known = tf.int32, tf.int64
+    sent = [t if t.dtype.is_floating or t.dtype in known else tf.cast(t, tf.int64) for t in tensors]
     reduced = list(sent)
     for dtype in sorted({t.dtype for t in sent}, key=str):
         chosen = [i for i, t in enumerate(sent) if t.dtype == dtype]

@@ -1,5 +1,7 @@
 """Training that can be killed at any instant and started again by the same call."""
 
+import inspect
+import json
 import math
 import signal
 import sys
@@ -9,7 +11,12 @@ from typing import Any, NamedTuple
 import keras
 
 from mmaml_tf.arguments import whole_number
-from mmaml_tf.checkpoint import Checkpoints, learner_state, set_learner_state
+from mmaml_tf.checkpoint import (
+    Checkpoints,
+    learner_state,
+    restore_on_all_hosts,
+    set_learner_state,
+)
 from mmaml_tf.meta_learner import MetaLearner
 from mmaml_tf.names import checked
 
@@ -48,6 +55,9 @@ def train(
     history, bit for bit, as an uninterrupted one on the same machine: batches are a function of
     (seed, step), and checkpoints lie where the averages of metrics start anew. SIGTERM finishes
     the running window of `log_every` steps, saves, and exits with status 143.
+
+    On several hosts, all of them call this. The first one alone reads and writes checkpoints and
+    calls `on_log`; SIGTERM to one host stops all. A run may go on with other devices and hosts.
 
     Args:
         learner: a compiled `Learner`.
@@ -109,7 +119,9 @@ def train(
     learner.build_for(tasks.sample(batch_size, seed, 0))
     learner.build_optimizer()
     step, history, selected = 0, [], {}
-    restored = checkpoints.restore() if checkpoints else None
+    restored = restore_on_all_hosts(checkpoints, learner.replicas)
+    if learner.replicas.host > 0:
+        checkpoints = on_log = None
     if restored is not None:
         step, history = restored.step, restored.history
         if step % log_every:
@@ -142,13 +154,20 @@ def _fit(learner, tasks, batch_size, seed, step, recorder, callbacks):
     log_every = recorder.log_every
     with _Sigterm(recorder):
         learner.fit(
-            tasks.dataset(batch_size, seed, start=step),
+            _dataset(tasks, batch_size, seed, step, learner.replicas),
             epochs=recorder.iterations // log_every,
             initial_epoch=step // log_every,
             steps_per_epoch=log_every,
             callbacks=[recorder, *(callbacks or ())],
             verbose=0,
         )
+
+
+def _dataset(tasks, batch_size, seed, start, replicas):
+    """Returns the batches from a step on; this host's part of them where tasks can give it."""
+    shared = replicas.hosts > 1 and "shard" in inspect.signature(tasks.dataset).parameters
+    shard = {"shard": (replicas.host, replicas.hosts)} if shared else {}
+    return tasks.dataset(batch_size, seed, start=start, **shard)
 
 
 def _selectable(learner):
@@ -195,6 +214,8 @@ class _Recorder(keras.callbacks.Callback):
         self.history.append(row)
         if self.on_log:
             self.on_log(row)
+        # All hosts go on, or none does.
+        self.terminated = self.model.replicas.any_host(self.terminated)
         due = step - self.saved >= self.checkpoint_every or step == self.iterations
         if self.checkpoints and (due or self.terminated):
             state = learner_state(self.model) | self.selected
@@ -210,7 +231,10 @@ class _Recorder(keras.callbacks.Callback):
                 f"the validation's measure returned {measured!r}; expected numbers by name, of "
                 'which "score" is to be large.'
             )
-        row |= {f"validation_{name}": float(value) for name, value in measured.items()}
+        measured = {name: float(value) for name, value in measured.items()}
+        # Rounding may differ between hosts, and all are to select the same weights.
+        told = self.model.replicas.from_first_host(json.dumps(measured).encode())
+        row |= {f"validation_{name}": value for name, value in json.loads(told).items()}
         before = [r["validation_score"] for r in self.history if "validation_score" in r]
         # A score that is no number is worse than any, and none is better than an earlier equal.
         best = max((s for s in before if not math.isnan(s)), default=-math.inf)
