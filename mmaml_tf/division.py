@@ -4,6 +4,7 @@ The gradient of a batch is a sum over tasks. On a CPU it is fastest when every c
 own share of the tasks, and in groups so small that their adapted weights stay in its cache.
 """
 
+import math
 import os
 from typing import NamedTuple
 
@@ -16,19 +17,21 @@ _CACHE_BYTES = 512 * 1024
 
 
 class Division(NamedTuple):
-    """A division of T tasks.
+    """A division of T tasks into groups of the same size.
 
     Attributes:
         shards: parts that run at the same time, each a program of its own.
-        groups: parts of a shard that follow one another, in a loop inside the graph.
+        groups: groups of a shard, which follow one another in a loop inside the graph.
+        longer: number of shards that have one group more than the others.
     """
 
     shards: int = 1
     groups: int = 1
+    longer: int = 0
 
     @classmethod
     def of(cls, tasks: int | None, weight_bytes: int, shards="auto", tasks_at_once="auto"):
-        """Divides a batch evenly.
+        """Divides a batch as evenly as it goes.
 
         Args:
             tasks: number of tasks T, or None where it is not known, for no division.
@@ -38,8 +41,9 @@ class Division(NamedTuple):
                 core, and all on a GPU.
 
         Returns:
-            The `Division` with the largest parts that these bounds allow. Parts are equal, so
-            a number of tasks with many divisors divides best.
+            The `Division` with the largest equal parts that these bounds allow, or, where that
+            leaves shards out, one whose longest shard is shorter: 75 tasks are 40 and 35, in
+            groups of 5. A number of tasks with many divisors divides best.
         """
         if tasks is None:
             return cls()
@@ -47,9 +51,30 @@ class Division(NamedTuple):
             shards = 1 if on_gpu() else _threads()
         if tasks_at_once == "auto":
             tasks_at_once = tasks if on_gpu() else max(1, _CACHE_BYTES // max(weight_bytes, 1))
-        shards = _largest_divisor(tasks, shards)
-        of_shard = tasks // shards
-        return cls(shards, of_shard // _largest_divisor(of_shard, tasks_at_once))
+        shards = min(shards, tasks)
+        even = _largest_divisor(tasks, shards)
+        of_shard = tasks // even
+        size = _largest_divisor(of_shard, tasks_at_once)
+        smaller = _largest_divisor(tasks, min(tasks_at_once, math.ceil(tasks / shards)))
+        groups, longer = divmod(tasks // smaller, shards)
+        # Much smaller groups would lose what the shards win.
+        if smaller * (groups + 1) < of_shard and 2 * smaller >= size:
+            return cls(shards, groups, longer)
+        return cls(even, of_shard // size)
+
+    def split(self, arrays) -> list[tuple[list, int]]:
+        """Splits arrays `[T, ...]` (or None) along T; returns each shard's, and its groups."""
+        groups = [self.groups + (shard < self.longer) for shard in range(self.shards)]
+        if self.shards == 1:
+            return [(list(arrays), *groups)]
+        pieces = []
+        for array in arrays:
+            if array is None:
+                pieces.append([None] * self.shards)
+                continue
+            size = array.shape[0] // sum(groups)
+            pieces.append(tf.split(array, [size * count for count in groups]))
+        return [(list(part), count) for *part, count in zip(*pieces, groups, strict=True)]
 
 
 def on_gpu() -> bool:
@@ -64,14 +89,6 @@ def check(shards, tasks_at_once) -> None:
             raise ValueError(f'{name}={value!r}; expected "auto" or a positive whole number.')
         if value != "auto":
             whole_number(name, value)
-
-
-def split(arrays, parts: int) -> list[list]:
-    """Splits arrays `[T, ...]` (or None) into equal parts along T; returns one list a part."""
-    if parts == 1:
-        return [list(arrays)]
-    pieces = [[None] * parts if a is None else tf.split(a, parts) for a in arrays]
-    return [list(part) for part in zip(*pieces, strict=True)]
 
 
 def map_groups(function, arrays, groups: int, dtypes):

@@ -130,11 +130,10 @@ class OuterStep(TaskModel):
         Args:
             arrays: tensors `[t, ...]` or None, the last of which are the tasks' weights.
         """
-        parts = self._divide(arrays[-1].shape[0])
-        shards, values = division.split(arrays, parts.shards), self._values()
+        shards, values = self._divide(arrays[-1].shape[0]).split(arrays), self._values()
 
         def gradients(phase):
-            return [self._shard_gradients(s, values, parts.groups, phase) for s in shards]
+            return [self._shard_gradients(s, values, groups, phase) for s, groups in shards]
 
         by_task, sums = zip(*self._in_phase(gradients), strict=True)
         return (
@@ -292,9 +291,10 @@ class OuterStep(TaskModel):
         # At the end of a dataset a step fails, and what needs no data, such as a counter, must not
         # run before it does.
         with tf.control_dependencies([losses]):
-            return self._apply_all(sums, losses, outputs, weights, mode, origin, targets)
+            self._apply_or_refuse(sums, losses, weights, mode, origin)
+        return self.update_metrics(outputs, losses, mode, targets)
 
-    def _apply_all(self, sums, losses, outputs, weights, mode, origin, targets):
+    def _apply_or_refuse(self, sums, losses, weights, mode, origin):
         variables = self._network_variables() + self._modulating_variables()
         gradients, changes = sums[: len(variables)], sums[len(variables) :]
         scale = self._loss_scale()
@@ -329,7 +329,6 @@ class OuterStep(TaskModel):
         )
         for variable, value in zip(touched, before, strict=True):
             variable.assign(tf.where(allowed, tf.convert_to_tensor(variable), value))
-        return self.update_metrics(outputs, losses, mode, targets)
 
     def _loss_scale(self):
         """Returns by what the optimizer scales a loss, or None."""

@@ -25,7 +25,7 @@ def test_every_division_takes_the_step_of_the_undivided_gradient(float64, recipe
     loss, gradients = factory.outer_gradient(learner, batch)
     predictions = learner.call(batch[:3], mode=batch.mode)
     mae = np.mean(np.abs(predictions - batch.query_y))
-    for shards, tasks_at_once in ((3, 2), (12, 1)):
+    for shards, tasks_at_once in ((3, 2), (12, 1), (5, 1)):
         moved, logs = step(recipe, batch, shards=shards, tasks_at_once=tasks_at_once)
         for a, b in zip(moved, gradients, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
@@ -75,8 +75,18 @@ def test_parts_are_equal_and_as_large_as_their_bounds_allow():
     assert Division.of(50, 80_000, shards=2) == Division(2, 5)  # 5 tasks at once: 400 kB
     assert Division.of(50, 80_000, shards=4, tasks_at_once=50) == Division(2, 1)
     assert Division.of(50, 2**30, shards=1) == Division(1, 50)
-    assert Division.of(7, 1, shards=2, tasks_at_once=3) == Division(1, 7)
+    assert Division.of(7, 1, shards=2, tasks_at_once=7) == Division(1, 1)
     assert Division.of(None, 1, shards=2) == Division(1, 1)
+
+
+def test_no_shard_is_left_out_where_the_tasks_do_not_divide_evenly():
+    assert Division.of(75, 80_000, shards=2) == Division(2, 7, longer=1)  # 40 and 35
+    assert Division.of(125, 80_000, shards=2) == Division(2, 12, longer=1)
+    assert Division.of(7, 1, shards=2, tasks_at_once=1) == Division(2, 3, longer=1)
+    (first, second), (a, b) = zip(*Division(2, 7, 1).split([np.arange(75), None]), strict=True)
+    assert (a, b) == (8, 7)
+    np.testing.assert_array_equal(np.concatenate([first[0], second[0]]), np.arange(75))
+    assert len(first[0]) == 40 and first[1] is second[1] is None
 
 
 @pytest.mark.parametrize(("threads", "shards"), [(1, 1), (2, 2), (3, 2), (8, 8)])
