@@ -1,5 +1,6 @@
 """What differs between the reports of the three domains: names, measures, comparisons."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -106,7 +107,7 @@ class Domain:
         """Returns what tables call a set of tasks."""
         values = self.values(tasks)
         modes = values.pop("modes")
-        parts = [modes_title(modes), *(value.replace("_", " ") for value in values.values())]
+        parts = [modes_title(modes), *map(group_title, values.values())]
         return ", ".join(parts if self.columns[0] == "modes" else parts[::-1])
 
     def text(self, mean: float, spread: float | None, tasks: str, sign: str = "") -> str:
@@ -114,6 +115,12 @@ class Domain:
         digits = self.digits.get(tasks.partition("-")[0], self.digits.get("", 3))
         shown = f"{self.factor * mean:{sign}.{digits}f}"
         return shown if spread is None else f"{shown} ± {self.factor * spread:.{digits}f}"
+
+
+def group_title(name: str) -> str:
+    """Returns what a protocol or an environment is called."""
+    protocol = re.fullmatch(r"(\d+)w(\d+)s", name)
+    return "{}-way {}-shot".format(*protocol.groups()) if protocol else name.replace("_", " ")
 
 
 def modes_title(modes: str) -> str:

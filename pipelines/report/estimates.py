@@ -106,5 +106,7 @@ def differences(frame: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.Dat
     """Returns the paired values of all pairs that have any, with a column `reference`."""
     found = [paired(frame, method, reference) for method, reference in pairs]
     found = [part for part in found if len(part)]
-    columns = [*_PAIR, "seed", "value", "method", "reference"]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
+    if found:
+        return pd.concat(found, ignore_index=True)
+    empty = pd.DataFrame(columns=[*_PAIR, "seed", "value", "method", "reference"])
+    return empty.astype({"value": float})
