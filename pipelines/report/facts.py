@@ -155,6 +155,7 @@ def _classification(scores, params, facts):
     stand_ins = parameters.get(params, "classification.stand_ins")
     protocols = parameters.get(params, "classification.protocols")
     published, fewer, steps, other = facts["published"], {}, {}, []
+    shown = dict.fromkeys(scores.domain.group(tasks) for tasks in scores.sets)
     for (method, tasks, _), run in scores.runs.items():
         if method not in METHODS:
             continue
@@ -180,11 +181,13 @@ def _classification(scores, params, facts):
     ]
     splits = parameters.get(params, "classification.splits").items()
     differing += [f"the split {split!r} of {dataset}" for dataset, split in splits]
+    joined = any(len(run.names) > 1 for run in scores.runs.values())
     images, altered = _images(scores, published["images"])
     return {
         "defaults": defaults,
         "schedule": parameters.classification_scale(params, scores.scale),
         "fewer_ways": [*fewer],
+        "batches": [_batches(scores, params, name, joined) for name in shown],
         "member_steps": f" (in Multi-MAML {', '.join(steps)})" if steps else "",
         "other_modes": other,
         "other_settings": differing,
@@ -194,6 +197,15 @@ def _classification(scores, params, facts):
         "tasks_per_mode": tasks_per_mode(scores.runs.values()),
         "clipped": lambda how, limit: f"clipped to {how} of {limit}" if limit else "not clipped",
     }
+
+
+def _batches(scores, params, protocol, joined):
+    """Returns the tasks of a training batch, and those of the members of a joined method."""
+    text = f"{protocol} {parameters.classification_scale(params, scores.scale)['batch'][protocol]}"
+    members = parameters.get(params, "classification.trained.members") if joined else []
+    names = [f"single-{member}-{protocol}" for member in members]
+    own = {parameters.classification_cell(params, name)["batch"] for name in names}
+    return text + (f" ({' or '.join(map(str, sorted(own)))} for each member)" if own else "")
 
 
 def _images(scores, published):

@@ -56,9 +56,11 @@ def training_curves(numbers: Numbers, directory: Path) -> list[Figure]:
         return pd.concat(found).groupby("x", as_index=False).mean() if found else None
 
     def draw(ax, content):
+        top = 0
         for method, curve in content.items():
             style = METHODS[method]
             x, y = curve["x"], domain.factor * curve["y"]
+            top = max(top, 3 * y.iloc[0])
             ax.plot(x, y, color=style.colour, lw=0.8, alpha=0.35)
             if "validation" in curve:
                 shown = curve.dropna(subset="validation")
@@ -70,8 +72,9 @@ def training_curves(numbers: Numbers, directory: Path) -> list[Figure]:
         ax.xaxis.set_major_locator(MaxNLocator(4))
         if policies:
             ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-        if logarithmic:
+        if logarithmic:  # a curve that diverges would flatten all others
             _log_axis(ax)
+            ax.set_ylim(top=min(ax.get_ylim()[1], top))
 
     axis = "environment steps" if policies else "outer iteration"
     name, measure = "training_curves.png", {-1: "training loss", 1: domain.measure}[domain.better]

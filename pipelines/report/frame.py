@@ -129,6 +129,12 @@ def read(domain: Domain, scale: str, root: Path = Path("results")) -> Scores:
         frames += _bayes(scores)
     if domain.joined:
         frames += _joined(scores, frames)
+    order = list(METHODS)
+    known = sorted(
+        scores.runs.items(),
+        key=lambda item: order.index(item[0][0]) if item[0][0] in order else len(order),
+    )
+    scores.runs = dict(sorted(known, key=lambda item: _natural(item[0][1])))
     _check_same_tasks(scores)
     if frames:
         frame = pd.concat(frames, ignore_index=True).assign(domain=domain.name, table=scale)

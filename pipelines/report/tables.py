@@ -103,20 +103,21 @@ def headline(numbers: Numbers) -> pd.DataFrame:
         row = {"tasks": domain.set_title(tasks), "method": label(method)}
         for title, step in _STEPS.get(domain.name, {"here": ADAPTED}).items():
             row[title] = numbers.text(method, tasks, step=step)
-            row[f"{title}, published" if len(_STEPS.get(domain.name, ())) > 1 else "published"] = (
-                _published(theirs, (method, tasks, step))
-            )
+            beside = f"{title}, published" if domain.name in _STEPS else "published"
+            row[beside] = _published(theirs, (method, tasks, step), domain)
         for reference in references:
             row[f"− {label(reference)}"] = numbers.difference(method, reference, tasks)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _published(values, key):
+def _published(values, key, domain):
     if key not in values.index:
         return DASH
     value, spread = values.loc[key, ["value", "spread"]]
-    return f"{value:g}" + ("" if np.isnan(spread) else f" ± {spread:g}")
+    if np.isnan(spread):
+        return f"{value:.{2 if domain.factor > 1 else 3}f}"
+    return f"{value:g} ± {spread:g}"
 
 
 def more(numbers: Numbers) -> tuple[str, pd.DataFrame]:
