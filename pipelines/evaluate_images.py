@@ -5,11 +5,13 @@ import tempfile
 
 import numpy as np
 
-from pipelines import cells, scores
+from pipelines import cells, embedding_maps, scores
 from pipelines import params as parameters
 
 # Tasks of each mode whose embeddings are kept for the picture.
 _EMBEDDED_PER_MODE = 100
+# Queries of an example task for the picture, and the size of its images at most.
+_EXAMPLE_QUERIES, _EXAMPLE_SIZE = 5, 42
 
 
 def main() -> None:
@@ -45,14 +47,15 @@ def main() -> None:
         "curve": report.curve,
         **report.measures,
     }
-    embeddings = {}
+    kept = {}
     if learner.encoder is not None:
         count = min(_EMBEDDED_PER_MODE, cell.schedule["tasks_per_mode"])
         embedded = cell.held_out(params, count)
-        embeddings["embeddings"] = evaluation.task_embeddings(learner, embedded)
-        embeddings["embeddings_mode"] = embedded.mode
-    np.savez(cell.evaluation, **measured, **embeddings)
-    scores.save(cell.metrics, **measured)
+        embeddings = evaluation.task_embeddings(learner, embedded)
+        kept = embedding_maps.arrays("classification", embeddings, embedded.mode)
+        kept |= _examples(cell.held_out(params, 1))
+    np.savez(cell.evaluation, **measured, **kept)
+    scores.save(cell.metrics, **measured, **kept)
     metrics = {
         "cell": cell.name,
         "seed": cell.seed,
@@ -68,6 +71,25 @@ def main() -> None:
         metrics["learned_rates"] = rates
     cell.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
     _track(cell, learner, held_out, metrics)
+
+
+def _examples(held_out):
+    """Returns small images of a task of each mode; all have the ways that the fewest have."""
+    tasks = [episodes for episodes, _ in held_out.batches(1)]
+    ways = min(int(task.support_y.max()) + 1 for task in tasks)
+    apart = -(-tasks[0].support_x.shape[2] // _EXAMPLE_SIZE)
+    kept = {"support": [], "query": [], "labels": []}
+    for task in tasks:
+        # One support image of each class, in the order of the labels.
+        order = np.unique(task.support_y[0], return_index=True)[1][:ways]
+        kept["support"].append(task.support_x[0][order])
+        kept["query"].append(task.query_x[0][:_EXAMPLE_QUERIES])
+        kept["labels"].append(task.query_y[0][:_EXAMPLE_QUERIES])
+    small = {
+        name: np.round(255 * np.stack(kept[name])[..., ::apart, ::apart, :]).astype(np.uint8)
+        for name in ("support", "query")
+    }
+    return {f"example_{k}": v for k, v in (small | {"labels": np.stack(kept["labels"])}).items()}
 
 
 def _track(cell, learner, held_out, metrics):

@@ -10,6 +10,8 @@ from pipelines import scores
 
 # Tasks of each mode of which one rollout is kept for pictures.
 _EXAMPLES_PER_MODE = 4
+# Frames of a rollout, and modes of which one is shown.
+_FRAMES, _FRAMED_MODES = 5, 2
 
 
 def main() -> None:
@@ -52,7 +54,7 @@ def main() -> None:
     if report.embeddings is not None:
         drawn |= {"embeddings": report.embeddings, "embeddings_mode": held_out.mode}
     np.savez(cell.evaluation, **measured, **drawn)
-    scores.save(cell.metrics, **measured)
+    scores.save(cell.metrics, **measured, **_kept(cell, report, held_out))
     metrics = {
         "cell": cell.name,
         "seed": cell.seed,
@@ -70,6 +72,38 @@ def main() -> None:
         metrics["learned_rates"] = rates
     cell.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
     _track(cell, learner, held_out, metrics)
+
+
+def _kept(cell, report, held_out):
+    """Returns what the report draws: paths of a point, frames of a robot, and a map of tasks."""
+    from pipelines import embedding_maps
+
+    kept, observations = {}, report.examples.observations
+    if cell.name.startswith("single-"):  # the report shows methods of several modes
+        return kept
+    if "point_mass" in cell.name:
+        kept["example_positions"] = observations[..., :2]
+    else:
+        kept |= _frames(report.examples)
+    if report.embeddings is not None:
+        kept |= embedding_maps.arrays("reinforcement", report.embeddings, held_out.mode)
+    return kept
+
+
+def _frames(examples):
+    """Returns a few observations of a rollout of two modes, before adaptation and at its end."""
+    whole = np.isfinite(examples.observations).all(axis=(0, 2, 3))  # of every step
+    tasks = [np.flatnonzero(whole & (examples.mode == mode))[:1] for mode in range(_FRAMED_MODES)]
+    if not all(map(len, tasks)):
+        return {}
+    tasks = np.concatenate(tasks)
+    times = np.linspace(0, examples.observations.shape[2] - 1, _FRAMES).round().astype(int)
+    observations = examples.observations[[0, -1]][:, tasks][:, :, times]
+    return {
+        "frames_observations": observations.swapaxes(0, 1),
+        "frames_goals": examples.goals[tasks],
+        "frames_times": times,
+    }
 
 
 def environment_steps(cell) -> int:

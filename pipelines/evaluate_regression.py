@@ -2,10 +2,9 @@
 
 import json
 import tempfile
-from pathlib import Path
 
+from pipelines import embedding_maps, scores
 from pipelines import params as parameters
-from pipelines import scores
 
 # Curves of a few tasks per mode, drawn apart from the held-out tasks, for the pictures.
 _EXAMPLES_PER_MODE = 3
@@ -35,13 +34,14 @@ def main() -> None:
 
     measured = {"mode": report.mode, "modes": report.modes, "steps": report.steps}
     measured |= {f"losses_{name}": losses for name, losses in report.measures.items()}
-    arrays = {}
+    arrays, kept = {}, _examples(learner, cell.tasks(), settings["seed"] + 1)
     if learner.encoder is not None:
         arrays["embeddings"] = evaluation.task_embeddings(learner, held_out)
-    arrays |= _examples(learner, cell.tasks(), settings["seed"] + 1)
+        mode = held_out.episodes.mode
+        kept |= embedding_maps.arrays("regression", arrays["embeddings"], mode)
     cell.evaluation.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(cell.evaluation, **measured, **arrays)
-    scores.save(cell.metrics, **measured)
+    np.savez(cell.evaluation, **measured, **arrays, **kept)
+    scores.save(cell.metrics, **measured, **kept)
 
     metrics = {
         "cell": cell.name,
@@ -57,13 +57,11 @@ def main() -> None:
         metrics["learned_rates"] = rates
     cell.metrics.parent.mkdir(parents=True, exist_ok=True)
     cell.metrics.write_text(json.dumps(metrics, indent=2) + "\n")
-    _track(cell, learner, held_out, metrics, arrays)
+    _track(cell, learner, held_out, metrics)
 
 
-def _track(cell, learner, held_out, metrics, arrays):
-    """Sends the metrics, pictures and the exported model to the cell's tracked run."""
-    from pipelines import plots
-
+def _track(cell, learner, held_out, metrics):
+    """Sends the metrics and the exported model to the cell's tracked run."""
     with tempfile.TemporaryDirectory() as folder, cell.tracker("evaluate") as tracker:
         tracker.log_summary(metrics)
         tracker.log_dataset("held-out tasks", held_out.digest(), cell.tasks().config())
@@ -74,18 +72,6 @@ def _track(cell, learner, held_out, metrics, arrays):
             inputs["mode"] = e.mode
         example = {name: array[:2] for name, array in inputs.items()}
         tracker.log_model(f"{folder}/model", example=example, prediction=e.query_y[:1])
-        picture = f"{folder}/functions.png"
-        examples = plots.Functions(
-            arrays["example_support_x"][..., 0],
-            arrays["example_support_y"][..., 0],
-            arrays["example_mode"],
-            arrays["example_x"],
-            arrays["example_truth"],
-            arrays["example_predictions"],
-            baseline=None,
-        )
-        plots.functions(examples, held_out.modes, Path(picture))
-        tracker.log_artifact(picture, "plots")
         if cell.history.exists():
             tracker.log_artifact(cell.history)
 

@@ -55,8 +55,18 @@ def resolve(params: dict, statuses: dict[str, dict]) -> dict[str, dict]:
     return resolved
 
 
+def _data(resolved, statuses):
+    """Returns what the report says of the images of each mode that some mode set has."""
+    modes = dict.fromkeys(mode for found in resolved.values() for mode in found["modes"])
+    kept = {mode: {"images": statuses[mode].get("images")} for mode in modes}
+    for mode in modes:
+        if altered := statuses[mode].get("not_as_published"):
+            kept[mode]["not_as_published"] = altered
+    return kept
+
+
 def main() -> None:
-    """Writes one file for each mode set."""
+    """Writes one file for each mode set, and what the report says of the images."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", required=True, choices=parameters.SCALES)
     scale = parser.parse_args().scale
@@ -66,7 +76,11 @@ def main() -> None:
         path.parent.name: json.loads(path.read_text())
         for path in directory.glob("images/*/status.json")
     }
-    for name, found in resolve(params, statuses).items():
+    resolved = resolve(params, statuses)
+    results = Path("results", scale, "classification")
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "data.json").write_text(json.dumps(_data(resolved, statuses), indent=1) + "\n")
+    for name, found in resolved.items():
         path = directory / "modes" / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(found, indent=1) + "\n")

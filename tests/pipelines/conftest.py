@@ -1,13 +1,13 @@
+"""What the tests of the pipeline share."""
+
 import functools
 
 import pytest
-
-from pipelines import embedding_maps
+import sklearn.manifold
 
 
 @pytest.fixture(autouse=True)
-def short_maps(monkeypatch):
+def quick_maps(monkeypatch):
     """Maps of embeddings with a quarter of the iterations; no test looks at where a point is."""
-    monkeypatch.setattr(
-        embedding_maps, "TSNE", functools.partial(embedding_maps.TSNE, max_iter=250)
-    )
+    quick = functools.partial(sklearn.manifold.TSNE, max_iter=250)
+    monkeypatch.setattr(sklearn.manifold, "TSNE", quick)

@@ -84,7 +84,11 @@ def test_what_has_images_is_trained_and_evaluated(reproduced):
     metrics = json.loads(results(reproduced, "metrics/film-2-5w1s-0.json").read_text())
     assert list(metrics["modes"]) == ["mini_imagenet"], "the other mode has no images"
     with np.load(results(reproduced, "scores/film-2-5w1s-0.npz")) as scores:
-        assert set(scores) == {"mode", "modes", "steps", "curve", "accuracy", "loss"}
+        kept = {"map", "map_mode", "confusion", "example_support", "example_query"}
+        kept |= {"mode", "modes", "steps", "curve", "accuracy", "loss", "example_labels"}
+        assert set(scores) == kept
+        assert scores["example_support"].shape[:2] == (1, 5)
+        assert scores["example_support"].dtype == np.uint8
         mean = metrics["overall"][f"steps_{scores['steps']}"]["accuracy"]["mean"]
         adapted = scores["accuracy"][scores["curve"] == scores["steps"]]
         np.testing.assert_allclose(adapted.mean(), mean)

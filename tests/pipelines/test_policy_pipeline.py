@@ -72,7 +72,9 @@ def test_the_evaluation_keeps_what_the_report_draws(reproduced):
         kept = reproduced.path / "results/smoke/reinforcement/scores/mmaml-point_mass-2-0.npz"
         with np.load(kept) as scores:
             names = {"return", "mode", "modes", "steps", "curve", "examples_goals"}
-            assert set(scores) == names
+            drawn = {"map", "map_mode", "confusion", "silhouette", "example_positions"}
+            assert set(scores) == names | drawn
+            assert scores["example_positions"].shape == (2, 6, 100, 2)
             for name in names:
                 np.testing.assert_array_equal(scores[name], file[name])
 

@@ -1,0 +1,1 @@
+"""The report: pure functions of what evaluations commit under results/."""
