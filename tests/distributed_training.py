@@ -137,10 +137,11 @@ def main() -> None:
         scope = contextlib.nullcontext
     found = {}
     import time
+
     for case in CASES:
-        t=time.time()
+        t = time.time()
         found |= {f"{case.__name__}: {name}": value for name, value in case(scope).items()}
-        print(case.__name__, time.time()-t, flush=True)
+        print(case.__name__, time.time() - t, flush=True)
     np.savez(file, **found)
 
 
