@@ -74,9 +74,8 @@ def draw(numbers: tables.Numbers, directory: Path) -> dict[str, list]:
     plots = directory / "plots"
     plots.mkdir(exist_ok=True)
     name = numbers.scores.domain.name
-    kinds = [*special.PICTURES[name], figures.training_curves, figures.inner_steps, rates.learned_rates]
-    if name == "regression":
-        kinds.append(figures.per_mode)
+    kinds = [*special.PICTURES[name], figures.training_curves, figures.inner_steps]
+    kinds += [rates.learned_rates] + [figures.per_mode] * (name == "regression")
     found = [figure for kind in kinds if numbers.cells for figure in kind(numbers, plots)]
     shown = {figure.name for figure in found}
     for picture in plots.glob("*.png"):

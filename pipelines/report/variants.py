@@ -50,7 +50,9 @@ def _comparison(scores, params, values, own, other):
     domain, runs = scores.domain, [scores.runs[own], scores.runs[other]]
     mine, its = (domain.settings(params, domain.run_name(*key[:2])) for key in (own, other))
     changes = [
-        f"{name}: {mine[name]} (not {its[name]})" for name in mine if mine[name] != its[name]
+        f"{name}: {mine.get(name)} (not {its.get(name)})"
+        for name in dict.fromkeys([*mine, *its])  # some settings few cells have
+        if mine.get(name) != its.get(name)
     ]
     first = scores.seeds[0]
     if own[2] != first:

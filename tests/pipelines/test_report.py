@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from pipelines import embedding_maps, page, scores
 from pipelines import params as parameters
 from pipelines.report import __main__ as report
 from pipelines.report import claims, facts, tables
+from pipelines.report import rates as rates_of
 from pipelines.report.domains import CLASSIFICATION, DOMAINS, REGRESSION
 from pipelines.report.frame import read
 
@@ -264,6 +266,21 @@ def test_pictures_of_what_was_not_kept_come_from_the_records(project):
         "functions_2.png",
     }
     assert section.count("Drawn by an earlier version of the report") == 4  # with the alt texts
+
+
+@pytest.mark.parametrize(("modes", "steps"), [([None], range(5)), (["a", "bc"], [None])])
+def test_learned_rates_are_drawn_for_the_runs_that_have_some(project, modes, steps):
+    rates = [
+        {"mode": mode, "variable": f"mlp/dense/{part}", "step": step, "mean": 0.1 * i}
+        for i, (mode, part, step) in enumerate(product(modes, ("kernel", "bias"), steps))
+    ]
+    results = regression()
+    path = results.folder / "metrics/maml_2-0.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"learned_rates": rates}))
+    found = rates_of.learned_rates(tables.Numbers(read(REGRESSION, "laptop"), []), results.folder)
+    assert [figure.name for figure in found] == ["rates_maml_2-0.png"]
+    assert (results.folder / "rates_maml_2-0.png").stat().st_size > 1000
+    assert ("the same in all steps" in found[0].caption) == (None in steps)
 
 
 def test_a_report_without_scores_stays_as_it_is(project):
