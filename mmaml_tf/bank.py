@@ -104,7 +104,7 @@ class Bank(MetaLearner):
             rule.set_weights(learner.inner_loop.update.get_weights())
         return bank
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence) -> None:
         """See `MetaLearner.build`; networks that compute differently are refused here, too."""
         super().build(input_shape)
         for other in self.networks[1:]:
@@ -132,7 +132,7 @@ class Bank(MetaLearner):
     def _networks(self):
         return self.networks
 
-    def initial_weights(self, tasks, mode=None):
+    def initial_weights(self, tasks: int, mode: tf.Tensor | None = None) -> list:
         """See `MetaLearner.initial_weights`; raises ValueError when the modes are not given."""
         del tasks
         choice = self._choice(mode)
@@ -148,7 +148,7 @@ class Bank(MetaLearner):
             )
         return tf.one_hot(mode, len(self.networks), dtype=tf.as_dtype(self.compute_dtype))
 
-    def task_weights(self, tasks, mode=None):
+    def task_weights(self, tasks: int, mode: tf.Tensor | None = None) -> tf.Tensor:
         """Returns the weights of the sum of the modes' mean losses."""
         del tasks
         of_mode = self._choice(mode)
@@ -158,12 +158,12 @@ class Bank(MetaLearner):
         with tf.control_dependencies(assert_index(mode, len(self.networks), message)):
             return 1 / tf.linalg.matvec(of_mode, counts)
 
-    def gradient_groups(self):
+    def gradient_groups(self) -> list[list]:
         """One group per mode, and one per mode of what its update rule learns."""
         _, *others = super().gradient_groups()
         return [*(network.trainable_variables for network in self.networks), *others]
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         config = super().get_config()
         del config["network"]

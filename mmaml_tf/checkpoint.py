@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import warnings
+from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,7 +69,7 @@ class Checkpoints:
         keep: number of checkpoints kept, at least 2 so that a damaged newest one costs little.
     """
 
-    def __init__(self, directory, config: dict, keep: int = 2):
+    def __init__(self, directory: str | PathLike, config: dict, keep: int = 2):
         self.directory = Path(directory)
         self.config = json.loads(json.dumps(config))
         self.keep = max(keep, 2)
@@ -171,12 +172,12 @@ def differences(stored: dict, given: dict, prefix: str = "") -> list[str]:
     return lines
 
 
-def learner_state(learner) -> dict[str, np.ndarray]:
+def learner_state(learner: keras.Model) -> dict[str, np.ndarray]:
     """Returns all weights and the optimizer's variables as arrays by name."""
     return {name: np.asarray(v) for name, v in _variables(learner).items()}
 
 
-def set_learner_state(learner, arrays: dict[str, np.ndarray]) -> None:
+def set_learner_state(learner: keras.Model, arrays: dict[str, np.ndarray]) -> None:
     """Sets what `learner_state` returned.
 
     Raises:

@@ -71,7 +71,7 @@ class SequenceEncoder(keras.layers.Layer):
         """Size E of the embedding."""
         return 2 * self.units
 
-    def build(self, support_x_shape, support_y_shape):
+    def build(self, support_x_shape: Sequence, support_y_shape: Sequence) -> None:
         """Creates the weights for support sets `[T, K, Dx]` and `[T, K, Dy]`.
 
         Raises:
@@ -88,7 +88,7 @@ class SequenceEncoder(keras.layers.Layer):
             lstm.build((None, None, size))
             size = self.embedding_size
 
-    def call(self, support_x, support_y):
+    def call(self, support_x: tf.Tensor, support_y: tf.Tensor) -> tf.Tensor:
         """Embeds support sets `[T, K, Dx]` and `[T, K, Dy]` as `[T, E]`."""
         sequence = tf.concat([support_x, tf.cast(support_y, support_x.dtype)], axis=-1)
         points = sequence.shape[1]
@@ -100,7 +100,7 @@ class SequenceEncoder(keras.layers.Layer):
                 sequence = lstm(sequence)
         return sequence
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         return super().get_config() | {
             "units": self.units,
@@ -169,7 +169,7 @@ class ImageEncoder(keras.layers.Layer):
         """Size E of the embedding."""
         return self.units
 
-    def build(self, support_x_shape, support_y_shape):
+    def build(self, support_x_shape: Sequence, support_y_shape: Sequence) -> None:
         """Creates the weights for support sets `[T, K, H, W, C]` with labels `[T, K]`.
 
         Raises:
@@ -199,7 +199,7 @@ class ImageEncoder(keras.layers.Layer):
         self.dense.build((None, size + self.label_classes))
         self.built = True
 
-    def call(self, support_x, support_y):
+    def call(self, support_x: tf.Tensor, support_y: tf.Tensor) -> tf.Tensor:
         """Embeds support sets `[T, K, H, W, C]` with labels `[T, K]` as `[T, E]`."""
         z = tf.cast(support_x, self.compute_dtype)
         for convolution, scale, shift in zip(
@@ -215,7 +215,7 @@ class ImageEncoder(keras.layers.Layer):
             z = tf.concat([z, labels], axis=-1)
         return tf.reduce_mean(tf.nn.relu(self.dense(z)), axis=1)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         return super().get_config() | {
             "filters": self.filters,

@@ -1,6 +1,10 @@
 """The surface of `keras.Model` for batches of tasks: every method works, or names another."""
 
+from os import PathLike
+from typing import Any
+
 import keras
+import numpy as np
 import tensorflow as tf
 
 from mmaml_tf.arguments import whole_number
@@ -34,7 +38,7 @@ class TaskModel(keras.Model):
         self.replicas = Replicas()
         run_on_one_device(self)
 
-    def build_for(self, batch) -> None:
+    def build_for(self, batch: Any) -> None:
         """Creates all weights for data like these (tensors, arrays or specs)."""
         raise NotImplementedError
 
@@ -54,12 +58,12 @@ class TaskModel(keras.Model):
         """Forgets the graphs that were traced."""
         self.train_function = self.test_function = self.predict_function = None
 
-    def require_targets(self, batch) -> None:
+    def require_targets(self, batch: Any) -> None:
         """Raises ValueError for a batch, or specs, that cannot be trained or measured on."""
 
     # -- data -----------------------------------------------------------------------------------
 
-    def as_batch(self, data, what: str = "the batch"):
+    def as_batch(self, data: Any, what: str = "the batch") -> Any:
         """Returns a batch of tasks as a `batch_type` of tensors or specs.
 
         Raises:
@@ -148,7 +152,7 @@ class TaskModel(keras.Model):
 
     # -- Keras's methods ------------------------------------------------------------------------
 
-    def save(self, filepath, *args, **kwargs):
+    def save(self, filepath: str | PathLike, *args, **kwargs) -> None:
         """Writes the learner to a `.keras` file; see `keras.Model.save`.
 
         Raises:
@@ -163,19 +167,19 @@ class TaskModel(keras.Model):
 
     def fit(
         self,
-        x=None,
-        y=None,
-        batch_size=None,
-        epochs=1,
-        verbose="auto",
-        callbacks=None,
-        validation_split=0.0,
-        validation_data=None,
-        shuffle=None,
-        class_weight=None,
-        sample_weight=None,
+        x: Any = None,
+        y: None = None,
+        batch_size: None = None,
+        epochs: int = 1,
+        verbose: int | str = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool | None = None,
+        class_weight: None = None,
+        sample_weight: None = None,
         **kwargs,
-    ):
+    ) -> keras.callbacks.History:
         """Trains on batches of tasks; see `keras.Model.fit`.
 
         Args:
@@ -232,7 +236,14 @@ class TaskModel(keras.Model):
             raise ValueError("x gave no batch to train on.")
         return history
 
-    def evaluate(self, x=None, y=None, batch_size=None, sample_weight=None, **kwargs):
+    def evaluate(
+        self,
+        x: Any = None,
+        y: None = None,
+        batch_size: None = None,
+        sample_weight: None = None,
+        **kwargs,
+    ) -> float | list | dict:
         """Returns loss and metrics after adaptation; see `keras.Model.evaluate`.
 
         Args:
@@ -253,7 +264,7 @@ class TaskModel(keras.Model):
         with as_value_errors():
             return super().evaluate(data, **kwargs)
 
-    def predict(self, x, batch_size=None, **kwargs):
+    def predict(self, x: Any, batch_size: None = None, **kwargs) -> np.ndarray:
         """Returns predictions for the queries of batches of tasks; see `keras.Model.predict`.
 
         Args:
@@ -274,7 +285,14 @@ class TaskModel(keras.Model):
         with as_value_errors():
             return super().predict(data, **kwargs)
 
-    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
+    def train_on_batch(
+        self,
+        x: Any,
+        y: None = None,
+        sample_weight: None = None,
+        class_weight: None = None,
+        return_dict: bool = False,
+    ) -> float | list | dict:
         """Takes one outer step on a batch of tasks; see `keras.Model.train_on_batch`."""
         _refuse("train_on_batch", y=y, sample_weight=sample_weight, class_weight=class_weight)
         batch = self.as_batch(x)
@@ -285,7 +303,9 @@ class TaskModel(keras.Model):
         self.guard.check(self.modes)
         return logs
 
-    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
+    def test_on_batch(
+        self, x: Any, y: None = None, sample_weight: None = None, return_dict: bool = False
+    ) -> float | list | dict:
         """Returns loss and metrics on a batch of tasks; see `keras.Model.test_on_batch`."""
         _refuse("test_on_batch", y=y, sample_weight=sample_weight)
         batch = self.as_batch(x)
@@ -294,7 +314,7 @@ class TaskModel(keras.Model):
         with as_value_errors():
             return super().test_on_batch(batch, return_dict=return_dict)
 
-    def predict_on_batch(self, x):
+    def predict_on_batch(self, x: Any) -> np.ndarray:
         """Returns predictions for the queries of a batch of tasks, `[T, Q, ...]`."""
         batch = self.as_batch(x)
         self._ready(batch)

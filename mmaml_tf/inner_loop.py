@@ -116,7 +116,7 @@ class InnerLoop(keras.layers.Layer):
         return self.update.learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, value):
+    def learning_rate(self, value: Any) -> None:
         for rule in self.rules:
             rule.learning_rate = value
 
@@ -178,7 +178,7 @@ class InnerLoop(keras.layers.Layer):
         weights: Sequence[tf.Tensor],
         steps: int | None = None,
         adapted: Sequence[bool] | None = None,
-        mode=None,
+        mode: tf.Tensor | None = None,
         first_order: bool | None = None,
     ) -> list[list[tf.Tensor]]:
         """Takes steps on `weights` and returns the weights before and after each.
@@ -209,7 +209,10 @@ class InnerLoop(keras.layers.Layer):
         return path
 
     def initial_state(
-        self, weights: Sequence, adapted: Sequence[bool] | None = None, mode=None
+        self,
+        weights: Sequence,
+        adapted: Sequence[bool] | None = None,
+        mode: tf.Tensor | None = None,
     ) -> Any:
         """Returns what the first step gets as its state, see `__call__` and `take_step`."""
         overridden = type(self.update).build_for is not update_rules.UpdateRule.build_for
@@ -224,7 +227,13 @@ class InnerLoop(keras.layers.Layer):
         return mode, _of_mode(mode, [rule.initial_state(changing) for rule in self.rules])
 
     def take_step(
-        self, loss, weights, step, state, adapted=None, first_order=None
+        self,
+        loss: Callable[[list, int], tf.Tensor],
+        weights: Sequence,
+        step: int | tf.Tensor,
+        state: Any,
+        adapted: Sequence[bool] | None = None,
+        first_order: bool | None = None,
     ) -> tuple[list[tf.Tensor], Any]:
         """Takes one step.
 
@@ -280,7 +289,7 @@ class InnerLoop(keras.layers.Layer):
             for start in sorted({0, *ends})
         ]
 
-    def step_weights(self, outer_step, dtype) -> tf.Tensor:
+    def step_weights(self, outer_step: tf.Tensor, dtype: Any) -> tf.Tensor:
         """Returns the weight of the query loss after each inner step, `[steps]`; their sum is 1.
 
         Args:

@@ -6,6 +6,8 @@ sets) and `rl.learners.PolicyLearner` (trajectories) do.
 """
 
 from collections.abc import Sequence
+from os import PathLike
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -110,7 +112,7 @@ class MetaLearner(OuterStep):
 
     # -- building ---------------------------------------------------------------------------
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence) -> None:
         """Creates all weights.
 
         Args:
@@ -197,22 +199,22 @@ class MetaLearner(OuterStep):
             return []
         return [v for v in self.encoder.variables if id(v) in self._encoder_state]
 
-    def traced_settings(self):
+    def traced_settings(self) -> tuple:
         """See `TaskModel.traced_settings`."""
         own = tuple(getattr(self, name) for name in self.settings)
         loop = tuple(self.inner_loop.settings().values())
         return super().traced_settings() + own + loop + (self.network.statistics,)
 
-    def phases(self):
+    def phases(self) -> Sequence:
         """See `OuterStep.phases`; they are those of the inner loop."""
         return self.inner_loop.phases()
 
-    def gradient_groups(self):
+    def gradient_groups(self) -> list[list]:
         """See `OuterStep.gradient_groups`; what an update rule learns is a group, too."""
         of_rules = [rule.trainable_variables for rule in self.inner_loop.rules]
         return [*super().gradient_groups(), *filter(None, of_rules)]
 
-    def refresh(self):
+    def refresh(self) -> None:
         """See `TaskModel.refresh`."""
         if self.built:
             self.guard.set_policy(self.on_nonfinite)
@@ -250,19 +252,19 @@ class MetaLearner(OuterStep):
         """Raises ValueError when the network's outputs do not fit the data."""
         raise NotImplementedError
 
-    def get_build_config(self):
+    def get_build_config(self) -> dict | None:
         """Returns what `build_from_config` needs; None for a learner that is not built."""
         if not self.built:
             return None
         return {"input_shape": [[None, None, *shape[2:]] for shape in self.support_shapes]}
 
-    def build_from_config(self, config):
+    def build_from_config(self, config: dict) -> None:
         """Builds a learner that was loaded from a file."""
         self.build(config["input_shape"])
 
     # -- the parts ----------------------------------------------------------------------------
 
-    def embed(self, *data, training: bool = False):
+    def embed(self, *data, training: bool = False) -> tf.Tensor:
         """Returns task embeddings `[T, E]`; raises ValueError for a learner without encoder.
 
         Args:
@@ -277,7 +279,7 @@ class MetaLearner(OuterStep):
             data = (data[0] if len(data) == 1 else list(data),)
         return tf.cast(self.encoder(*data, training=training), self.compute_dtype)
 
-    def modulate(self, *data, training: bool = False):
+    def modulate(self, *data, training: bool = False) -> list | None:
         """Returns the modulation of each block for these data, see `embed`; None without one.
 
         Once per task: every later step sees the same modulation.
@@ -286,7 +288,7 @@ class MetaLearner(OuterStep):
             return None
         return self.modulation(self.embed(*data, training=training))
 
-    def initial_weights(self, tasks, mode=None):
+    def initial_weights(self, tasks: int, mode: tf.Tensor | None = None) -> list:
         """Returns the weights each task starts from, as tensors `[T, ...]`.
 
         Those that the inner loop does not adapt lack the task axis.
@@ -331,7 +333,7 @@ class MetaLearner(OuterStep):
                 "must be the same, in the same order."
             )
 
-    def check_tasks(self, tasks) -> None:
+    def check_tasks(self, tasks: Any) -> None:
         """Raises ValueError for tasks to train on whose modes are not those of the learner.
 
         A learner that names no modes, and tasks that have none, fit all.
@@ -364,13 +366,13 @@ class MetaLearner(OuterStep):
 
     def compile(
         self,
-        optimizer="adam",
-        loss=None,
-        jit_compile="auto",
-        shards="auto",
-        tasks_at_once="auto",
+        optimizer: keras.optimizers.Optimizer | str = "adam",
+        loss: Any = None,
+        jit_compile: bool | str = "auto",
+        shards: int | str = "auto",
+        tasks_at_once: int | str = "auto",
         **kwargs,
-    ):
+    ) -> None:
         """Configures training; see `keras.Model.compile`.
 
         Args:
@@ -430,7 +432,14 @@ class MetaLearner(OuterStep):
         self._division = {"shards": shards, "tasks_at_once": tasks_at_once}
         self.renew_graphs()
 
-    def export(self, filepath=None, format="tf_saved_model", verbose=None, path=None, **kwargs):
+    def export(
+        self,
+        filepath: str | PathLike | None = None,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        path: str | PathLike | None = None,
+        **kwargs,
+    ) -> None:
         """Writes a SavedModel that adapts inside the graph; see `write_export`.
 
         Args:
@@ -447,23 +456,23 @@ class MetaLearner(OuterStep):
         if verbose:
             print(f"Saved a SavedModel at {filepath or path}.")
 
-    def write_export(self, path) -> None:
+    def write_export(self, path: str | PathLike) -> None:
         """Writes the learner to a directory; a subclass says in which form."""
         raise NotImplementedError
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict) -> None:
         """Compiles a learner that was loaded from a file."""
         self.compile(**_deserialize(config))
         if self.built:
             self.build_optimizer()
 
-    def get_compile_config(self):
+    def get_compile_config(self) -> dict | None:
         """Returns what `compile_from_config` needs."""
         # Keras restores a class that overrides `compile` only if it overrides this too.
         config = super().get_compile_config()
         return config and config | {"jit_compile": self.xla, **self._division}
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         parts = ("network", "encoder", "modulation", "inner_loop")
         return {
@@ -482,7 +491,7 @@ class MetaLearner(OuterStep):
         return None if all(trainable) else trainable
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> Self:
         """Makes a learner from what `get_config` returned."""
         parts = ("network", "networks", "encoder", "modulation", "inner_loop")
         config = {k: _deserialize(v) if k in parts else v for k, v in config.items()}

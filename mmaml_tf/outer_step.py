@@ -5,6 +5,7 @@ It knows nothing of what tasks are made of.
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ from mmaml_tf.keras_internals import loss_metric
 class Mean(keras.metrics.Mean):
     """A mean that is NaN, and not 0, where there was nothing to average."""
 
-    def result(self):
+    def result(self) -> tf.Tensor:
         """Returns the mean of what was added since the last reset."""
         return _mean(self)
 
@@ -38,7 +39,7 @@ class OuterStep(TaskModel):
     #: whether XLA compiles the parts of a step; `compile` says
     xla = False
 
-    def modulate_batch(self, batch: Sequence):
+    def modulate_batch(self, batch: Sequence) -> Any:
         """Returns the modulation of each block for a batch in training, see `outer_losses`."""
         raise NotImplementedError
 
@@ -49,7 +50,7 @@ class OuterStep(TaskModel):
         """
         return [(0, None)]
 
-    def outer_losses(self, batch: Sequence, affine, phase):
+    def outer_losses(self, batch: Sequence, affine: Sequence | None, phase: Any) -> tuple:
         """Adapts and measures, inside the outer gradient tape.
 
         Args:
@@ -63,7 +64,9 @@ class OuterStep(TaskModel):
         """
         raise NotImplementedError
 
-    def update_metrics(self, outputs, losses, mode, targets) -> dict:
+    def update_metrics(
+        self, outputs: tf.Tensor, losses: tf.Tensor, mode: tf.Tensor | None, targets: Any
+    ) -> dict:
         """Updates and returns the metrics of an outer step.
 
         Args:
@@ -74,7 +77,7 @@ class OuterStep(TaskModel):
         """
         raise NotImplementedError
 
-    def task_weights(self, tasks: int, mode=None):
+    def task_weights(self, tasks: int, mode: tf.Tensor | None = None) -> tf.Tensor:
         """Returns the weight of each task's loss in the outer loss, `[T]`: that of their mean."""
         del mode
         return tf.fill([tasks], 1 / tf.cast(tasks, self.compute_dtype))
@@ -97,7 +100,13 @@ class OuterStep(TaskModel):
         """The variables that training changes besides the weights: averages, random seeds."""
         return [*self.network.state, *self.encoder_state]
 
-    def outer_step(self, batch: Sequence, mode=None, origin=None, targets=None) -> dict:
+    def outer_step(
+        self,
+        batch: Sequence,
+        mode: tf.Tensor | None = None,
+        origin: Any = None,
+        targets: Any = None,
+    ) -> dict:
         """Takes one outer step on a batch of tasks, divided among the replicas.
 
         Args:
@@ -363,7 +372,7 @@ class OuterStep(TaskModel):
 
     # -- metrics --------------------------------------------------------------------------------
 
-    def get_metrics_result(self):
+    def get_metrics_result(self) -> dict:
         """Returns the metrics by name; the loss is NaN, and not 0, where none was finite."""
         return super().get_metrics_result() | {"loss": _mean(loss_metric(self))}
 

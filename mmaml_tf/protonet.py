@@ -56,6 +56,6 @@ class ProtoNet(Learner):
         logits = 2 * products - tf.reduce_sum(tf.square(prototypes), axis=2)[:, None]
         return result._replace(outputs=logits)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         return super().get_config() | {"ways": self.ways}

@@ -61,7 +61,7 @@ class UpdateRule(keras.layers.Layer):
         return self._learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, value):
+    def learning_rate(self, value: Any) -> None:
         if self.variables:
             raise ValueError(
                 f"learning_rate={value!r}: {type(self).__name__} has learned rates by now; assign "
@@ -90,7 +90,9 @@ class UpdateRule(keras.layers.Layer):
         del weights
         return ()
 
-    def update(self, step, weights: Sequence, gradients: Sequence, state) -> tuple[list, Any]:
+    def update(
+        self, step: int | tf.Tensor, weights: Sequence, gradients: Sequence, state: Any
+    ) -> tuple[list, Any]:
         """Takes one step.
 
         Read the rule's variables here, by `tf.convert_to_tensor(variable)`: they may be replaced
@@ -126,7 +128,9 @@ class GradientDescent(UpdateRule):
         **kwargs: see `UpdateRule`.
     """
 
-    def update(self, step, weights, gradients, state):
+    def update(
+        self, step: int | tf.Tensor, weights: Sequence, gradients: Sequence, state: Any
+    ) -> tuple[list, Any]:
         """See `UpdateRule.update`."""
         del step
         return [w - self.learning_rate * g for w, g in zip(weights, gradients, strict=True)], state
@@ -144,20 +148,22 @@ class MetaSGD(UpdateRule):
         **kwargs: see `UpdateRule`.
     """
 
-    def build_for(self, variables, steps):
+    def build_for(self, variables: Sequence, steps: int | None) -> None:
         """Creates a rate for each element."""
         del steps
         self._names = [v.path for v in variables]
         self.rates = [_rates(self, v.shape, v, f"rate_{i}") for i, v in enumerate(variables)]
 
-    def update(self, step, weights, gradients, state):
+    def update(
+        self, step: int | tf.Tensor, weights: Sequence, gradients: Sequence, state: Any
+    ) -> tuple[list, Any]:
         """See `UpdateRule.update`."""
         del step
         rates = [tf.convert_to_tensor(rate) for rate in self.rates]
         parts = zip(weights, rates, gradients, strict=True)
         return [w - rate * g for w, rate, g in parts], state
 
-    def learned_rates(self):
+    def learned_rates(self) -> Iterator[tuple[str, int | None, np.ndarray]]:
         """See `UpdateRule.learned_rates`; the rates of all steps are the same."""
         for name, rate in zip(self._names, self.rates, strict=True):
             yield name, None, rate.numpy()
@@ -175,19 +181,21 @@ class LayerStepRates(UpdateRule):
         **kwargs: see `UpdateRule`.
     """
 
-    def build_for(self, variables, steps):
+    def build_for(self, variables: Sequence, steps: int | None) -> None:
         """Creates the rates `[V, steps]` of V weight tensors."""
         self._names = [v.path for v in variables]
         self.rates = _rates(self, (len(variables), steps), next(iter(variables), None), "rates")
 
-    def update(self, step, weights, gradients, state):
+    def update(
+        self, step: int | tf.Tensor, weights: Sequence, gradients: Sequence, state: Any
+    ) -> tuple[list, Any]:
         """See `UpdateRule.update`."""
         last = self.rates.shape[1] - 1
         rates = tf.gather(tf.convert_to_tensor(self.rates), tf.minimum(step, last), axis=1)
         parts = zip(weights, tf.unstack(rates), gradients, strict=True)
         return [w - rate * g for w, rate, g in parts], state
 
-    def learned_rates(self):
+    def learned_rates(self) -> Iterator[tuple[str, int | None, np.ndarray]]:
         """See `UpdateRule.learned_rates`."""
         for name, rates in zip(self._names, self.rates.numpy(), strict=True):
             for step, rate in enumerate(rates):
@@ -211,18 +219,20 @@ class Momentum(UpdateRule):
         super().__init__(learning_rate, **kwargs)
         self.momentum = _fraction("momentum", momentum)
 
-    def initial_state(self, weights):
+    def initial_state(self, weights: Sequence) -> Any:
         """Returns v, zeros like the weights."""
         return [tf.zeros_like(w) for w in weights]
 
-    def update(self, step, weights, gradients, state):
+    def update(
+        self, step: int | tf.Tensor, weights: Sequence, gradients: Sequence, state: Any
+    ) -> tuple[list, Any]:
         """See `UpdateRule.update`."""
         del step
         velocity = [self.momentum * v + g for v, g in zip(state, gradients, strict=True)]
         following = zip(weights, velocity, strict=True)
         return [w - self.learning_rate * v for w, v in following], velocity
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         return super().get_config() | {"momentum": self.momentum}
 
@@ -259,11 +269,13 @@ class Adam(UpdateRule):
         self.beta_2 = _fraction("beta_2", beta_2)
         self.epsilon = positive_number("epsilon", epsilon)
 
-    def initial_state(self, weights):
+    def initial_state(self, weights: Sequence) -> Any:
         """Returns both means, zeros like the weights."""
         return [tf.zeros_like(w) for w in weights], [tf.zeros_like(w) for w in weights]
 
-    def update(self, step, weights, gradients, state):
+    def update(
+        self, step: int | tf.Tensor, weights: Sequence, gradients: Sequence, state: Any
+    ) -> tuple[list, Any]:
         """See `UpdateRule.update`."""
         means, squares = (
             [beta * m + (1 - beta) * part for m, part in zip(moments, parts, strict=True)]
@@ -281,7 +293,7 @@ class Adam(UpdateRule):
             following.append(w - self.learning_rate * m * tf.math.rsqrt(v + self.epsilon**2))
         return following, (means, squares)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
         return super().get_config() | own
@@ -326,7 +338,7 @@ def get(update: str | UpdateRule | None, learning_rate: float | None = None) -> 
     return kind(LEARNING_RATE if learning_rate is None else learning_rate)
 
 
-def rate_table(learner) -> list[dict]:
+def rate_table(learner: keras.Model) -> list[dict]:
     """Returns the learned rates of a learner's inner loop, one row for each weight and step.
 
     Args:

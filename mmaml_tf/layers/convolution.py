@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -15,7 +16,7 @@ CONVOLUTION_FORMS = ("auto", "patches", "looped", "grouped")
 
 
 @checked(stride="strides")
-def conv2d(x, kernel, strides: int = 2, form: str = "auto"):
+def conv2d(x: tf.Tensor, kernel: tf.Tensor, strides: int = 2, form: str = "auto") -> tf.Tensor:
     """Convolves images with shared or per-task kernels, zero-padded by half the kernel's size.
 
     The padding is symmetric, unlike that of Keras's "same" with strides.
@@ -139,14 +140,18 @@ class Conv2D(keras.layers.Layer):
 
     @checked(initializer="kernel_initializer")
     def __init__(
-        self, filters: int, kernel_size: int = 3, kernel_initializer="glorot_uniform", **kwargs
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        kernel_initializer: keras.initializers.Initializer | str = "glorot_uniform",
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.filters = filters
         self.kernel_size = kernel_size
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence) -> None:
         """Creates the kernel `[h, w, in, filters]`."""
         size = self.kernel_size
         self.kernel = self.add_weight(
@@ -155,11 +160,11 @@ class Conv2D(keras.layers.Layer):
             name="kernel",
         )
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         """Maps `[T, N, H, W, in]` to `[T, N, H', W', filters]` with the layer's own kernel."""
         return conv2d(x, tf.convert_to_tensor(self.kernel))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         return super().get_config() | {
             "filters": self.filters,

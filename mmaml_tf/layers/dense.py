@@ -1,5 +1,7 @@
 """Linear layers with shared or per-task weights."""
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
@@ -7,7 +9,7 @@ from mmaml_tf.layers.points import expand_to
 from mmaml_tf.names import checked
 
 
-def dense(x, kernel, bias=None):
+def dense(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
     """Computes x·kernel + bias with shared or per-task weights.
 
     Args:
@@ -44,14 +46,18 @@ class Dense(keras.layers.Layer):
 
     @checked(initializer="kernel_initializer")
     def __init__(
-        self, units: int, kernel_initializer="glorot_uniform", bias_initializer="zeros", **kwargs
+        self,
+        units: int,
+        kernel_initializer: keras.initializers.Initializer | str = "glorot_uniform",
+        bias_initializer: keras.initializers.Initializer | str = "zeros",
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.units = units
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence) -> None:
         """Creates the kernel `[in, units]` and the bias `[units]`."""
         self.kernel = self.add_weight(
             shape=(input_shape[-1], self.units), initializer=self.kernel_initializer, name="kernel"
@@ -60,11 +66,11 @@ class Dense(keras.layers.Layer):
             shape=(self.units,), initializer=self.bias_initializer, name="bias"
         )
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         """Maps `[..., in]` to `[..., units]` with the layer's own weights."""
         return dense(x, tf.convert_to_tensor(self.kernel), tf.convert_to_tensor(self.bias))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         return super().get_config() | {
             "units": self.units,

@@ -1,6 +1,8 @@
 """What a learner takes: episodes that fit its parts, with values that can be used."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -97,7 +99,7 @@ class EpisodeInputs(MetaLearner):
         self._check_points(episodes.support_x, episodes.support_y)
         self._check_counts(episodes.support_x.shape[1], episodes.query_x.shape[1], training=True)
 
-    def require_targets(self, batch):
+    def require_targets(self, batch: Any) -> None:
         """See `TaskModel.require_targets`."""
         if self.as_batch(batch).query_y is None:
             raise ValueError(
@@ -157,7 +159,14 @@ class EpisodeInputs(MetaLearner):
             inputs = [None if part is None else tf.identity(part) for part in inputs]
         return Episodes(*inputs, mode, episodes.origin)
 
-    def assert_data(self, support_x, support_y, query_x=None, query_y=None, origin=None) -> list:
+    def assert_data(
+        self,
+        support_x: tf.Tensor,
+        support_y: tf.Tensor,
+        query_x: tf.Tensor | None = None,
+        query_y: tf.Tensor | None = None,
+        origin: Any = None,
+    ) -> list:
         """Returns assertions that inputs and targets are finite and class labels exist.
 
         Args:
@@ -196,7 +205,7 @@ class EpisodeInputs(MetaLearner):
             return tf.cast(array, self.target_dtype)
         return self._as_input(array, name)
 
-    def as_inputs(self, episodes: Episodes):
+    def as_inputs(self, episodes: Episodes) -> tuple:
         """Returns support_x, support_y, query_x and query_y in the types the learner takes.
 
         Args:
@@ -213,7 +222,7 @@ class EpisodeInputs(MetaLearner):
         )
 
     @property
-    def link(self):
+    def link(self) -> Callable | None:
         """What makes probabilities of predictions, a function, or None where they are none.
 
         A loss of one's own on class labels is taken to be on logits, unless the network gives
@@ -224,6 +233,6 @@ class EpisodeInputs(MetaLearner):
         return self.task_loss.link(self.predicts_classes)
 
     @property
-    def target_dtype(self):
+    def target_dtype(self) -> str:
         """The type of targets, int32 for class labels; known once built."""
         return "int32" if self.predicts_classes else self.compute_dtype

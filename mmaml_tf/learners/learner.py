@@ -1,10 +1,14 @@
 """Learners from support and query sets (Algorithm 1 of the MMAML paper)."""
 
 import functools
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from mmaml_tf import modulation as modulation_lib
 from mmaml_tf.arguments import flag
@@ -56,7 +60,13 @@ class Learner(EpisodeInputs):
 
     # -- the forward pass -------------------------------------------------------------------
 
-    def adaptation_path(self, support_x, support_y, mode=None, steps=None):
+    def adaptation_path(
+        self,
+        support_x: tf.Tensor,
+        support_y: tf.Tensor,
+        mode: tf.Tensor | None = None,
+        steps: int | None = None,
+    ) -> tuple[list, Any]:
         """Adapts to the support sets.
 
         Args:
@@ -86,7 +96,13 @@ class Learner(EpisodeInputs):
         initial = self.initial_weights(tasks, mode)
         return self.inner_loop(support_loss, initial, steps, self._adapted(), mode, first_order)
 
-    def predict_adapted(self, weights, affine, support, x):
+    def predict_adapted(
+        self,
+        weights: Sequence,
+        affine: Sequence | None,
+        support: tuple[tf.Tensor, tf.Tensor],
+        x: tf.Tensor,
+    ) -> tf.Tensor:
         """Runs the adapted task network.
 
         Args:
@@ -112,7 +128,9 @@ class Learner(EpisodeInputs):
     def _forward(self, weights, affine, support_x, x, training):
         return self.network.run(weights, x, affine, support_x, training)
 
-    def call(self, inputs, mode=None, steps=None):
+    def call(
+        self, inputs: Episodes | Sequence, mode: tf.Tensor | None = None, steps: int | None = None
+    ) -> tf.Tensor:
         """Adapts to support sets and predicts for queries.
 
         Args:
@@ -135,7 +153,7 @@ class Learner(EpisodeInputs):
         path, affine = self.adaptation_path(support_x, support_y, mode, steps)
         return self.predict_adapted(path[-1], affine, (support_x, support_y), query_x)
 
-    def task_losses(self, targets, predictions):
+    def task_losses(self, targets: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
         """Returns the loss of each task `[T]`, by default the mean over its points.
 
         Raises:
@@ -152,7 +170,9 @@ class Learner(EpisodeInputs):
 
     # -- training and evaluation by Keras -----------------------------------------------------
 
-    def compile(self, optimizer="adam", loss="mse", **kwargs):
+    def compile(
+        self, optimizer: keras.optimizers.Optimizer | str = "adam", loss: Any = "mse", **kwargs
+    ) -> None:
         """Configures training; see `MetaLearner.compile`.
 
         Args:
@@ -170,14 +190,14 @@ class Learner(EpisodeInputs):
         self._check_loss()
         super().compile(optimizer, loss, **kwargs)
 
-    def renew_graphs(self):
+    def renew_graphs(self) -> None:
         """See `TaskModel.renew_graphs`."""
         super().renew_graphs()
         graph = functools.partial(tf.function, autograph=False, reduce_retracing=True)
         self._adapt_graph = graph(self.adaptation_path)
         self._predict_graph = graph(self._predict_snapshot)
 
-    def train_step(self, episodes: Episodes):
+    def train_step(self, episodes: Episodes) -> dict:
         """Takes one outer step on a batch of tasks; called by `fit`."""
         *batch, mode, origin = self._checked(self.as_batch(episodes))
         tasks = batch[0].shape[0] or tf.shape(batch[0])[0]
@@ -188,12 +208,12 @@ class Learner(EpisodeInputs):
             batch.append(tf.tile(of_steps[None], [tasks, 1]))
         return self.outer_step(batch, mode, origin, targets)
 
-    def modulate_batch(self, batch):
+    def modulate_batch(self, batch: Sequence) -> Any:
         """See `OuterStep.modulate_batch`."""
         support_x, support_y, *_ = batch
         return self.modulate(support_x, support_y, training=True)
 
-    def outer_losses(self, batch, affine, phase=None):
+    def outer_losses(self, batch: Sequence, affine: Sequence | None, phase: Any = None) -> tuple:
         """Returns the query losses `[t]` after adaptation, the predictions and new states."""
         support_x, support_y, query_x, query_y, mode, *of_steps = batch
         first_order, multi_step = phase or (None, False)
@@ -209,7 +229,7 @@ class Learner(EpisodeInputs):
             total = tf.reduce_sum(of_steps[0] * tf.stack(losses, axis=1), axis=1)
         return total, results[-1].outputs, results[-1].state
 
-    def test_step(self, episodes: Episodes):
+    def test_step(self, episodes: Episodes) -> dict:
         """Computes the query loss after adaptation; called by `evaluate`.
 
         A task whose loss is not finite makes the mean loss not finite: it is not left out.
@@ -222,12 +242,19 @@ class Learner(EpisodeInputs):
         every = tf.ones_like(losses, tf.bool)
         return self.update_metrics(result.outputs, losses, mode, targets, every)
 
-    def predict_step(self, episodes: Episodes):
+    def predict_step(self, episodes: Episodes) -> tf.Tensor:
         """Adapts to the support sets and predicts for the queries; called by `predict`."""
         episodes = self._checked(self.as_batch(episodes))
         return self.call(episodes)
 
-    def update_metrics(self, outputs, losses, mode, targets, keep=None):
+    def update_metrics(
+        self,
+        outputs: tf.Tensor,
+        losses: tf.Tensor,
+        mode: tf.Tensor | None,
+        targets: tf.Tensor,
+        keep: tf.Tensor | None = None,
+    ) -> dict:
         """See `OuterStep.update_metrics`; outputs are predictions for the queries."""
         self._update_loss(losses, keep)
         self._update_by_mode(losses, mode, keep)
@@ -237,7 +264,13 @@ class Learner(EpisodeInputs):
 
     # -- inference ----------------------------------------------------------------------------
 
-    def adapt(self, support_x, support_y, mode=None, steps: int | None = None):
+    def adapt(
+        self,
+        support_x: ArrayLike,
+        support_y: ArrayLike,
+        mode: ArrayLike | None = None,
+        steps: int | None = None,
+    ) -> Predictor:
         """Adapts to one task or to a batch of tasks.
 
         Args:
@@ -273,7 +306,7 @@ class Learner(EpisodeInputs):
             path, affine = self._adapt_graph(support_x, support_y, mode, steps)
         return Predictor(self, path[-1], affine, (support_x, support_y), single)
 
-    def write_export(self, path):
+    def write_export(self, path: str | PathLike) -> None:
         """See `MetaLearner.export` and `export.write_saved_model`."""
         write_saved_model(self, path)
 
@@ -289,7 +322,7 @@ class Learner(EpisodeInputs):
 
     # -- serialisation --------------------------------------------------------------------------
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         return super().get_config() | {"fewer_ways": self.fewer_ways}
 

@@ -1,6 +1,10 @@
 """A task network that has been adapted."""
 
+from collections.abc import Sequence
+
+import keras
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from mmaml_tf.checks import as_value_errors, assert_values
 from mmaml_tf.episodes import check_query
@@ -13,7 +17,14 @@ class Predictor:
         weights: the adapted weights, tensors `[T, ...]`.
     """
 
-    def __init__(self, learner, weights, affine, support, single):
+    def __init__(
+        self,
+        learner: keras.Model,
+        weights: Sequence,
+        affine: Sequence | None,
+        support: tuple[tf.Tensor, tf.Tensor],
+        single: bool,
+    ):
         self.weights = weights
         self._learner = learner
         self._affine = affine
@@ -22,7 +33,7 @@ class Predictor:
         # What the network does not adapt may change when training goes on.
         self._snapshot = [tf.identity(tf.convert_to_tensor(v)) for v in learner.snapshot_variables]
 
-    def __call__(self, query_x):
+    def __call__(self, query_x: ArrayLike) -> tf.Tensor:
         """Predicts for `[Q, ...]` (one task) or `[T, Q, ...]` inputs.
 
         Raises:

@@ -1,10 +1,12 @@
 """The modulations of the MMAML paper, affine maps of the pre-activations."""
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
 from mmaml_tf.arguments import flag
-from mmaml_tf.modulation.block import Affine
+from mmaml_tf.modulation.block import Affine, BlockModulation
 from mmaml_tf.modulation.modulation import Modulation
 
 
@@ -21,15 +23,15 @@ class FiLM(Modulation):
         super().__init__(**kwargs)
         self.shift = flag("shift", shift)
 
-    def shapes(self, kernel):
+    def shapes(self, kernel: tuple[int, ...]) -> Sequence[tuple[int, ...]]:
         """Returns those of γ and β, or of γ alone."""
         return [kernel[-1:]] * (2 if self.shift else 1)
 
-    def change(self, gamma, beta=None):
+    def change(self, gamma: tf.Tensor, beta: tf.Tensor | None = None) -> BlockModulation:
         """Returns z·(1 + γ) + β."""
         return Affine(1.0 + gamma, beta)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         return super().get_config() | {"shift": self.shift}
 
@@ -38,11 +40,11 @@ class FiLM(Modulation):
 class SigmoidGate(Modulation):
     """z·sigmoid(e), one gate per unit."""
 
-    def shapes(self, kernel):
+    def shapes(self, kernel: tuple[int, ...]) -> Sequence[tuple[int, ...]]:
         """Returns that of e."""
         return [kernel[-1:]]
 
-    def change(self, gates):
+    def change(self, gates: tf.Tensor) -> BlockModulation:
         """Returns z·sigmoid(e)."""
         return Affine(tf.sigmoid(gates))
 
@@ -51,10 +53,10 @@ class SigmoidGate(Modulation):
 class SoftmaxGate(Modulation):
     """z·softmax(e) over the units of a block, not rescaled by their number, as published."""
 
-    def shapes(self, kernel):
+    def shapes(self, kernel: tuple[int, ...]) -> Sequence[tuple[int, ...]]:
         """Returns that of e."""
         return [kernel[-1:]]
 
-    def change(self, gates):
+    def change(self, gates: tf.Tensor) -> BlockModulation:
         """Returns z·softmax(e)."""
         return Affine(tf.nn.softmax(gates, axis=-1))

@@ -14,21 +14,21 @@ class BlockModulation(Protocol):
     that it can pass through graphs, maps over tasks and exported models.
     """
 
-    def kernel(self, kernel):
+    def kernel(self, kernel: tf.Tensor) -> tf.Tensor:
         """Returns the kernel that the block uses.
 
         Args:
             kernel: `[..., in, out]`, or `[T, ..., in, out]` for one kernel a task.
         """
 
-    def pre_activations(self, z):
+    def pre_activations(self, z: tf.Tensor) -> tf.Tensor:
         """Returns the pre-activations that the block uses, `[T, N, ..., out]` like z.
 
         Args:
             z: those of the changed kernel. In a block that normalises, the normalised ones.
         """
 
-    def fold(self, kernel, bias):
+    def fold(self, kernel: tf.Tensor, bias: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Returns a kernel and a bias with the effect of both other methods.
 
         A wrapped Keras model, whose pre-activations are out of reach, uses them in place of its
@@ -52,16 +52,16 @@ class Affine(NamedTuple):
     scale: Any
     shift: Any = None
 
-    def kernel(self, kernel):
+    def kernel(self, kernel: tf.Tensor) -> tf.Tensor:
         """Returns the kernel as it is."""
         return kernel
 
-    def pre_activations(self, z):
+    def pre_activations(self, z: tf.Tensor) -> tf.Tensor:
         """Returns z·scale + shift."""
         z = z * expand_to(tf.cast(self.scale, z.dtype), z)
         return z if self.shift is None else z + expand_to(tf.cast(self.shift, z.dtype), z)
 
-    def fold(self, kernel, bias):
+    def fold(self, kernel: tf.Tensor, bias: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Returns kernel·scale and bias·scale + shift."""
         scale = tf.cast(self.scale, kernel.dtype)
         shift = None if self.shift is None else tf.cast(self.shift, kernel.dtype)
@@ -85,16 +85,16 @@ class KernelProduct(NamedTuple):
     columns: Any
     shift: Any
 
-    def kernel(self, kernel):
+    def kernel(self, kernel: tf.Tensor) -> tf.Tensor:
         """Returns kernel·(1 + rows·columns), one kernel for each task."""
         rows, columns = (tf.cast(part, kernel.dtype) for part in (self.rows, self.columns))
         return kernel * (1.0 + rows * columns)
 
-    def pre_activations(self, z):
+    def pre_activations(self, z: tf.Tensor) -> tf.Tensor:
         """Returns z + shift."""
         return z + expand_to(tf.cast(self.shift, z.dtype), z)
 
-    def fold(self, kernel, bias):
+    def fold(self, kernel: tf.Tensor, bias: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Returns kernel·(1 + rows·columns) and bias + shift."""
         shift = tf.cast(self.shift, kernel.dtype)
         return self.kernel(kernel), shift if bias is None else bias + shift

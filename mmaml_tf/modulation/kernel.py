@@ -1,11 +1,12 @@
 """Kernel modulation: every weight of a block has a factor of its own."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
 
-from mmaml_tf.modulation.block import KernelProduct
+from mmaml_tf.modulation.block import BlockModulation, KernelProduct
 from mmaml_tf.modulation.modulation import Modulation
 
 
@@ -21,16 +22,16 @@ class KML(Modulation):
     products of Hu et al. (2021, section 4.1). The published initialisation is not known here.
     """
 
-    def shapes(self, kernel):
+    def shapes(self, kernel: tuple[int, ...]) -> Sequence[tuple[int, ...]]:
         """Returns those of u, v and Δb."""
         ones = (1,) * (len(kernel) - 1)
         return (*kernel[:-1], 1), (*ones, kernel[-1]), kernel[-1:]
 
-    def change(self, rows, columns, shift):
+    def change(self, rows: tf.Tensor, columns: tf.Tensor, shift: tf.Tensor) -> BlockModulation:
         """Returns kernel·(1 + u vᵀ) and bias + Δb."""
         return KernelProduct(rows, columns, shift)
 
-    def head_initializers(self, embedding_size, block):
+    def head_initializers(self, embedding_size: int, block: int) -> Sequence[Callable]:
         """See `Modulation`; what v and Δb come from is zero."""
         random = math.prod(self.kernels[block][:-1])
         both = super().head_initializers(embedding_size, block)

@@ -1,7 +1,7 @@
 """What every modulation is: generator heads, and what the tensors they generate do to a block."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -100,7 +100,7 @@ class Modulation(keras.layers.Layer):
         """Returns the number of outputs of the head of a block."""
         return sum(math.prod(shape) for shape in self.shapes(kernel))
 
-    def head_initializers(self, embedding_size: int, block: int):
+    def head_initializers(self, embedding_size: int, block: int) -> Sequence[Callable]:
         """Returns the initializers of the kernel and the bias of a head.
 
         Args:
@@ -126,7 +126,7 @@ class Modulation(keras.layers.Layer):
         sizes = (embedding_size, of_head), (embedding_size, of_all)
         return initializers.for_part(kernel, *sizes), bias
 
-    def call(self, embedding) -> list[BlockModulation | None]:
+    def call(self, embedding: tf.Tensor) -> list[BlockModulation | None]:
         """Maps embeddings `[T, E]` to how each block is changed, None for one that is not."""
         outputs = {int(block): head(embedding) for block, head in self.heads.items()}
         return self._changes(outputs)
@@ -155,7 +155,7 @@ class Modulation(keras.layers.Layer):
             }
         )
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         return super().get_config() | {
             "blocks": self.blocks,

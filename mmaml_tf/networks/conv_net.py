@@ -74,21 +74,21 @@ class ConvNet(TaskNetwork):
             self.dense = layers.Dense(outputs, of_head, dtype=self.dtype_policy)
 
     @property
-    def modulated_kernels(self):
+    def modulated_kernels(self) -> tuple[tuple[int, ...], ...]:
         """Those of the convolutions."""
         return tuple(tuple(convolution.kernel.shape) for convolution in self.convolutions)
 
     @property
-    def uses_support(self):
+    def uses_support(self) -> bool:
         """Whether the statistics are the support set's."""
         return self.statistics == "support"
 
     @property
-    def head(self):
+    def head(self) -> Sequence:
         """Kernel and bias of the linear layer."""
         return [] if self.dense is None else self.dense.trainable_variables
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence) -> None:
         """Creates the weights for images `[..., H, W, C]`.
 
         Raises:
@@ -109,7 +109,13 @@ class ConvNet(TaskNetwork):
         self.least_points = 2 if max(input_shape[-3:-1]) <= halvings else 1
         self.built = True
 
-    def functional_call(self, weights, x, modulation=None, support_x=None):
+    def functional_call(
+        self,
+        weights: Sequence,
+        x: tf.Tensor,
+        modulation: Sequence | None = None,
+        support_x: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """See `TaskNetwork.functional_call`.
 
         Args:
@@ -140,13 +146,13 @@ class ConvNet(TaskNetwork):
             z = layers.dense(z, weights[id(self.dense.kernel)], weights[id(self.dense.bias)])
         return tf.cast(z, self.variable_dtype)
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         """Runs the network on its own weights, images `[N, H, W, C]` or `[T, N, H, W, C]`."""
         single = len(x.shape) == 4
         outputs = super().call(x[None] if single else x)
         return outputs[0] if single else outputs
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         return {
             "filters": self.filters,

@@ -1,6 +1,7 @@
 """Any Keras model as a task network."""
 
 from collections.abc import Sequence
+from typing import Self
 
 import keras
 import numpy as np
@@ -122,29 +123,29 @@ class KerasNetwork(TaskNetwork):
         return [layer.name for layer in affine if layer is not last and layer.trainable]
 
     @property
-    def state(self):
+    def state(self) -> Sequence:
         """The moving averages and random seeds that training changes; known once inspected."""
         return [v for v in self.model.variables if id(v) in self._state]
 
     @property
-    def uses_support(self):
+    def uses_support(self) -> bool:
         """Whether queries are normalised by the support set's statistics."""
         return self.statistics == "support"
 
     @property
-    def modulated_kernels(self):
+    def modulated_kernels(self) -> tuple[tuple[int, ...], ...]:
         """Those of the modulated layers, or scales of normalisations."""
         return tuple(tuple(keras_layers.kernel(layer).shape) for layer in self._modulated_layers)
 
     @property
-    def head(self):
+    def head(self) -> Sequence:
         """The weights of the model's last layer with weights."""
         return keras_layers.weighted_layers(self.model)[-1].trainable_variables
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence) -> None:
         """Does nothing: the model is built already."""
 
-    def inspect(self, point_shape):
+    def inspect(self, point_shape: Sequence) -> None:
         """Runs the model once and finds out what it changes besides its weights.
 
         Args:
@@ -209,7 +210,7 @@ class KerasNetwork(TaskNetwork):
         values = rng.integers(min(ids), size=shape) if ids else rng.normal(size=shape)
         return tf.cast(tf.constant(values), self.variable_dtype)
 
-    def check_modulation(self, modulation, point_shape):
+    def check_modulation(self, modulation: Sequence | None, point_shape: Sequence) -> None:
         """Raises ValueError where modulating a layer makes no difference to the outputs.
 
         Args:
@@ -248,15 +249,28 @@ class KerasNetwork(TaskNetwork):
                     "modulated=[...]), such as the normalisation itself."
                 )
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         """Runs the model itself on `[N, ...]`."""
         return self.model(x)
 
-    def functional_call(self, weights, x, modulation=None, support_x=None):
+    def functional_call(
+        self,
+        weights: Sequence,
+        x: tf.Tensor,
+        modulation: Sequence | None = None,
+        support_x: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """See `TaskNetwork.functional_call`; with "support", support_x is `[T, K, ...]`."""
         return self.run(weights, x, modulation, support_x).outputs
 
-    def run(self, weights, x, modulation=None, support_x=None, training=False):
+    def run(
+        self,
+        weights: Sequence,
+        x: tf.Tensor,
+        modulation: Sequence | None = None,
+        support_x: tf.Tensor | None = None,
+        training: bool = False,
+    ) -> ForwardPass:
         """See `TaskNetwork.run`."""
         variables = self.model.trainable_variables
         weights, per_task = self._folded(weights, modulation)
@@ -339,7 +353,7 @@ class KerasNetwork(TaskNetwork):
                     weights[i], per_task[i] = weight, True
         return weights, per_task
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         return {
             "model": keras.saving.serialize_keras_object(self.model),
@@ -350,7 +364,7 @@ class KerasNetwork(TaskNetwork):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> Self:
         """Makes the wrapper, and the model in it, from what `get_config` returned."""
         model = keras.saving.deserialize_keras_object(config["model"])
         return cls(model, **{key: value for key, value in config.items() if key != "model"})

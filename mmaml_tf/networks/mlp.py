@@ -64,16 +64,16 @@ class MLP(TaskNetwork):
         ]
 
     @property
-    def modulated_kernels(self):
+    def modulated_kernels(self) -> tuple[tuple[int, ...], ...]:
         """Those of the hidden layers."""
         return tuple(tuple(dense.kernel.shape) for dense in self.dense[:-1])
 
     @property
-    def head(self):
+    def head(self) -> Sequence:
         """Kernel and bias of the output layer."""
         return self.dense[-1].trainable_variables
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence) -> None:
         """Creates the weights for inputs `[..., D]`.
 
         Raises:
@@ -94,7 +94,9 @@ class MLP(TaskNetwork):
             )
         self.built = True
 
-    def functional_call(self, weights, x, modulation=None):
+    def functional_call(
+        self, weights: Sequence, x: tf.Tensor, modulation: Sequence | None = None
+    ) -> tf.Tensor:
         """See `TaskNetwork.functional_call`."""
         weights = self.by_variable(weights)
         z = tf.cast(x, self.compute_dtype)
@@ -113,7 +115,7 @@ class MLP(TaskNetwork):
             z = self._activate(z) if block < last else z
         return tf.cast(z, self.variable_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         return {
             "hidden": self.hidden,

@@ -60,7 +60,9 @@ class TaskNetwork(keras.Model):
             "define the property `head`."
         )
 
-    def functional_call(self, weights: Sequence, x, modulation: Sequence | None = None):
+    def functional_call(
+        self, weights: Sequence, x: tf.Tensor, modulation: Sequence | None = None
+    ) -> tf.Tensor:
         """Runs the network on other weights than its own.
 
         Args:
@@ -76,7 +78,12 @@ class TaskNetwork(keras.Model):
         raise NotImplementedError
 
     def run(
-        self, weights: Sequence, x, modulation=None, support_x=None, training: bool = False
+        self,
+        weights: Sequence,
+        x: tf.Tensor,
+        modulation: Sequence | None = None,
+        support_x: tf.Tensor | None = None,
+        training: bool = False,
     ) -> ForwardPass:
         """Runs the network as the learner does.
 
@@ -95,7 +102,7 @@ class TaskNetwork(keras.Model):
         given = {"support_x": support_x} if self.uses_support and support_x is not None else {}
         return ForwardPass(self.functional_call(weights, x, modulation, **given))
 
-    def inspect(self, point_shape) -> None:
+    def inspect(self, point_shape: Sequence) -> None:
         """Looks at the network before a learner uses it, and refuses one that cannot be used.
 
         Args:
@@ -113,7 +120,7 @@ class TaskNetwork(keras.Model):
                 "its ForwardPass has the losses."
             )
 
-    def check_modulation(self, modulation: Sequence, point_shape) -> None:
+    def check_modulation(self, modulation: Sequence, point_shape: Sequence) -> None:
         """Raises ValueError where modulating a block could make no difference.
 
         Args:
@@ -132,6 +139,6 @@ class TaskNetwork(keras.Model):
         values |= dict(zip(map(id, self.trainable_variables), weights, strict=True))
         return {key: tf.cast(value, self.compute_dtype) for key, value in values.items()}
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         """Runs the network on its own weights, `[N, ...]` or `[T, N, ...]`."""
         return self.functional_call([tf.convert_to_tensor(w) for w in self.trainable_variables], x)

@@ -5,11 +5,12 @@ policy adapted so far (section 5.4 of the MMAML paper; Rothfuss et al. 2019, alg
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from mmaml_tf.arguments import real_number, whole_number
 from mmaml_tf.distribution import check_outside
@@ -125,7 +126,7 @@ class AdaptivePolicy(MetaLearner):
     def _graph(function):
         return tf.function(function, autograph=False, reduce_retracing=True)
 
-    def renew_graphs(self):
+    def renew_graphs(self) -> None:
         """See `TaskModel.renew_graphs`."""
         super().renew_graphs()
         # XLA compiles neither: it solves small linear equations slowly, and runs an encoder's
@@ -196,7 +197,7 @@ class AdaptivePolicy(MetaLearner):
             sizes = rollouts.observation_size, rollouts.action_size
             self.build([(None, None, None, size) for size in sizes])
 
-    def read_goals(self, goals) -> Goals:
+    def read_goals(self, goals: Any) -> Goals:
         """Returns goals as an array, their modes as a tensor and their origin as numbers, checked.
 
         Args:
@@ -217,7 +218,7 @@ class AdaptivePolicy(MetaLearner):
             self._check_known(mode)
         return mode
 
-    def require_rollouts(self, rollouts=None):
+    def require_rollouts(self, rollouts: Any = None) -> Any:
         """Returns the environment to act in, by default that of `compile`.
 
         Raises:
@@ -230,13 +231,13 @@ class AdaptivePolicy(MetaLearner):
             )
         return check_rollouts(rollouts)
 
-    def check_tasks(self, tasks) -> None:
+    def check_tasks(self, tasks: Any) -> None:
         """See `MetaLearner.check_tasks`; goals must be of the learner's own environment, too."""
         super().check_tasks(tasks)
         if hasattr(tasks, "env_id"):
             self.check_environment(tasks.env_id)
 
-    def check_environment(self, env_id: str, rollouts=None) -> None:
+    def check_environment(self, env_id: str, rollouts: Any = None) -> None:
         """Raises ValueError where goals are of another environment of this package's.
 
         Args:
@@ -251,7 +252,7 @@ class AdaptivePolicy(MetaLearner):
                 "its own environment."
             )
 
-    def embed(self, *data, training: bool = False):
+    def embed(self, *data, training: bool = False) -> tf.Tensor:
         """See `MetaLearner.embed`; data are trajectories."""
         if self.encoder is None:
             return super().embed(*data, training=training)
@@ -267,7 +268,7 @@ class AdaptivePolicy(MetaLearner):
 
     # -- adaptation -----------------------------------------------------------------------------
 
-    def initial_parameters(self, tasks: int, mode=None) -> Parameters:
+    def initial_parameters(self, tasks: int, mode: ArrayLike | None = None) -> Parameters:
         """Returns what the policies of T tasks act by before any inner step.
 
         Args:
@@ -351,7 +352,9 @@ class AdaptivePolicy(MetaLearner):
         self.refresh()
         return self._prepare(trajectories, parameters.weights, parameters.modulation)
 
-    def prepare_experience(self, trajectories, weights, modulation):
+    def prepare_experience(
+        self, trajectories: Trajectories, weights: Sequence, modulation: Sequence | None
+    ) -> promp.Experience:
         """See `experience`; the parameters' parts are given apart, as graphs take them."""
         # Where rewards are costs, breaking early would look like success: it counts nowhere.
         whole = tf.cast(trajectories.stable, trajectories.mask.dtype)[..., None]
@@ -375,7 +378,14 @@ class AdaptivePolicy(MetaLearner):
         stds = tf.broadcast_to(stds, [tasks, stds.shape[-1]])
         return promp.Experience(observations, actions, advantages, mask, means, stds)
 
-    def take_inner_step(self, experience, weights, modulation, step, state):
+    def take_inner_step(
+        self,
+        experience: promp.Experience,
+        weights: Sequence,
+        modulation: Sequence | None,
+        step: int | tf.Tensor,
+        state: Any,
+    ) -> tuple[list, Any]:
         """Returns weights `[T, ...]` and state after one policy gradient on what they experienced.
 
         Args:
@@ -393,7 +403,9 @@ class AdaptivePolicy(MetaLearner):
 
         return self.inner_loop.take_step(loss, weights, step, state, self._adapted())
 
-    def stages(self, goals: Goals, steps: int | None = None, rollouts=None) -> Iterator[Stage]:
+    def stages(
+        self, goals: Goals, steps: int | None = None, rollouts: Any = None
+    ) -> Iterator[Stage]:
         """Samples and adapts, stage by stage.
 
         Args:
@@ -426,12 +438,12 @@ class AdaptivePolicy(MetaLearner):
             if step < steps:
                 parameters = self._adapt(trajectories, experience, parameters)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         return super().get_config() | {"discount": self.discount, "gae_lambda": self.gae_lambda}
 
 
-def check_rollouts(rollouts):
+def check_rollouts(rollouts: Any):
     """Returns what a learner acts in; raises ValueError where it collects no rollouts."""
     needed = "collect", "env_id", "horizon", "observation_size", "action_size"
     # Asked of the class: some properties make environments.

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from mmaml_tf.arguments import whole_number
 from mmaml_tf.checks import as_tensor
@@ -34,7 +35,7 @@ class Goals(NamedTuple):
     origin: Any = None
 
 
-def check_goals(goal, name: str = "goal") -> np.ndarray:
+def check_goals(goal: ArrayLike, name: str = "goal") -> np.ndarray:
     """Returns goals as an array `[T, G]`.
 
     Args:
@@ -62,7 +63,7 @@ def check_goal_shape(shape, name: str = "goal") -> None:
         )
 
 
-def check_origin(origin) -> list[int]:
+def check_origin(origin: Any) -> list[int]:
     """Returns (seed, step) of a batch, and what tells parts of it apart, as whole numbers."""
     origin = as_tensor("origin", origin, "").numpy()
     if origin.ndim != 1 or len(origin) < 2 or not np.issubdtype(origin.dtype, np.integer):

@@ -1,5 +1,9 @@
 """Learners of policies by ProMP's objective."""
 
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any, NoReturn
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -76,7 +80,7 @@ class PolicyLearner(AdaptivePolicy):
             shape=(), dtype="int64", initializer="zeros", trainable=False, name="batches"
         )
 
-    def renew_graphs(self):
+    def renew_graphs(self) -> None:
         """See `TaskModel.renew_graphs`."""
         super().renew_graphs()
         self._optimise = self.outer_step
@@ -85,7 +89,9 @@ class PolicyLearner(AdaptivePolicy):
 
     # -- training and evaluation by Keras ---------------------------------------------------------
 
-    def compile(self, optimizer="adam", rollouts=None, **kwargs):
+    def compile(
+        self, optimizer: keras.optimizers.Optimizer | str = "adam", rollouts: Any = None, **kwargs
+    ) -> None:
         """Configures training; see `MetaLearner.compile`.
 
         Args:
@@ -113,20 +119,20 @@ class PolicyLearner(AdaptivePolicy):
         super().compile(optimizer, **kwargs)
         self.rollouts = rollouts
 
-    def get_compile_config(self):
+    def get_compile_config(self) -> dict | None:
         """Returns None: the environment is not stored, so a loaded learner is to be compiled."""
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> None:
         """Makes what `fit` calls; acting is Python, the rest of a step is compiled by itself."""
         if self.train_function is None or force:
             self.train_function = lambda iterator: self.train_step(next(iterator))
 
-    def make_test_function(self, force=False):
+    def make_test_function(self, force: bool = False) -> None:
         """Makes what `evaluate` calls; see `make_train_function`."""
         if self.test_function is None or force:
             self.test_function = lambda iterator: self.test_step(next(iterator))
 
-    def train_step(self, goals: Goals):
+    def train_step(self, goals: Goals) -> dict:
         """Samples, adapts and takes the outer steps of a batch of tasks; called by `fit`."""
         goals = self.read_goals(goals)
         if goals.origin is None:
@@ -168,7 +174,7 @@ class PolicyLearner(AdaptivePolicy):
         self.guard.allow(False, whole, True, of_tasks, goals.mode, goals.origin[:2])
         self.guard.check(self.modes)
 
-    def test_step(self, goals: Goals):
+    def test_step(self, goals: Goals) -> dict:
         """Samples and adapts; called by `evaluate`. Returns what does not need an outer step."""
         goals = self.read_goals(goals)
         if goals.origin is None:
@@ -196,11 +202,11 @@ class PolicyLearner(AdaptivePolicy):
             self.unstable.update_state(tf.cast(~stable, mean.dtype))
         self._update_by_mode(mean, mode, keep)
 
-    def modulate_batch(self, batch):
+    def modulate_batch(self, batch: Sequence) -> Any:
         """See `MetaLearner.modulate_batch`."""
         return self.modulate(Trajectories(*batch[:4]))
 
-    def outer_losses(self, batch, affine, phase=None):
+    def outer_losses(self, batch: Sequence, affine: Sequence | None, phase: Any = None) -> tuple:
         """Returns ProMP's objective `[t]` (Rothfuss et al. 2019, eq. 10), divergence, no state."""
         size = len(promp.Experience._fields)
         parts, mode = batch[4:-1], batch[-1]
@@ -225,35 +231,37 @@ class PolicyLearner(AdaptivePolicy):
         divergence = tf.add_n(divergences) / steps if steps else tf.zeros_like(losses)
         return losses + self.kl_penalty * divergence, divergence, []
 
-    def update_metrics(self, outputs, losses, mode, targets):
+    def update_metrics(
+        self, outputs: tf.Tensor, losses: tf.Tensor, mode: tf.Tensor | None, targets: Any
+    ) -> dict:
         """See `MetaLearner.update_metrics`; outputs are divergences."""
         del mode, targets
         finite = self._update_loss(losses)
         self.kl.update_state(tf.where(finite, outputs, 0.0))
         return self.get_metrics_result()
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args, **kwargs) -> NoReturn:
         """Raises ValueError: see `predict`."""
         self.predict()
 
-    def predict(self, x=None, *args, **kwargs):
+    def predict(self, x: Any = None, *args, **kwargs) -> NoReturn:
         """Raises ValueError: a policy acts, step by step."""
         raise ValueError(
             "a policy predicts nothing by itself; adapt it with learner.stages(goals), measure it "
             "with mmaml_tf.evaluate, or export it and call act."
         )
 
-    def predict_on_batch(self, x=None):
+    def predict_on_batch(self, x: Any = None) -> NoReturn:
         """Raises ValueError: see `predict`."""
         self.predict(x)
 
-    def write_export(self, path):
+    def write_export(self, path: str | PathLike) -> None:
         """See `MetaLearner.export` and `rl.export.write_policy`."""
         write_policy(self, path)
 
     # -- serialisation ----------------------------------------------------------------------------
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor arguments."""
         return super().get_config() | {
             "clip": self.clip,
