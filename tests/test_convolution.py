@@ -4,6 +4,7 @@ import itertools
 
 import factory
 import keras
+import modulations
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -67,14 +68,14 @@ def network(**kwargs):
     return mm.networks.ConvNet((3, 4), CLASSES, **kwargs)
 
 
-def learner(recipe="MMAML", steps=2, jit=False, form="auto", **loop):
+def learner(recipe="MMAML", steps=2, jit=False, form="auto", modulation="film", **loop):
     inner_loop = mm.InnerLoop(steps, 0.3, clip=5.0, **loop)
     if recipe == "MAML":
         made = mm.MAML(network(form=form), inner_loop=inner_loop)
     else:
         encoder = mm.encoders.ImageEncoder((3, 4), units=5, form=form, seed=1)
         made = mm.MMAML(
-            network(form=form), encoder=encoder, modulation="film", inner_loop=inner_loop
+            network(form=form), encoder=encoder, modulation=modulation, inner_loop=inner_loop
         )
     made.compile(
         keras.optimizers.Adam(1e-2),
@@ -82,6 +83,8 @@ def learner(recipe="MMAML", steps=2, jit=False, form="auto", **loop):
         jit_compile=jit,
     )
     made.build_for(episodes())
+    if modulation == "kml":
+        modulations.randomise(made.modulation)  # it changes nothing at first
     return made
 
 
@@ -243,11 +246,16 @@ def test_encoder_sees_labels_when_asked():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "steps", "form"),
-    [("MAML", 2, "patches"), ("MMAML", 1, "patches"), ("MMAML", 2, "looped")],
+    ("recipe", "steps", "form", "modulation"),
+    [
+        ("MAML", 2, "patches", None),
+        ("MMAML", 1, "patches", "film"),
+        ("MMAML", 2, "looped", "film"),
+        ("MMAML", 2, "patches", "kml"),
+    ],
 )
-def test_meta_gradient_equals_finite_differences(float64, recipe, steps, form):
-    made, batch = learner(recipe, steps, form=form), episodes()
+def test_meta_gradient_equals_finite_differences(float64, recipe, steps, form, modulation):
+    made, batch = learner(recipe, steps, form=form, modulation=modulation), episodes()
     variables = [v.value for v in made._network_variables() + made._modulating_variables()]
     _, gradients = made._losses_and_gradients(*weighted(made, batch), groups=1)
 
@@ -261,10 +269,10 @@ def weighted(made, batch):
 
 def test_forms_eager_graph_and_xla_give_one_meta_gradient(float64):
     batch = episodes()
-    eager = learner(form="looped")
+    eager = learner(form="looped", modulation="kml")
     reference = eager._losses_and_gradients(*weighted(eager, batch), groups=1)
     for form, jit in (("looped", False), ("patches", False), ("patches", True), ("auto", True)):
-        made = learner(jit=jit, form=form)
+        made = learner(jit=jit, form=form, modulation="kml")
         found = made._shard_gradients(*weighted(made, batch), groups=1)
         for a, b in zip(tf.nest.flatten(found), tf.nest.flatten(reference), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10, err_msg=f"{form} {jit}")

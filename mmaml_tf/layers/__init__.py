@@ -8,6 +8,7 @@ from mmaml_tf.layers.convolution import CONVOLUTION_FORMS, Conv2D, conv2d
 from mmaml_tf.layers.dense import Dense, dense
 from mmaml_tf.layers.normalisation import batch_normalise, moments
 from mmaml_tf.layers.points import expand_to
+from mmaml_tf.layers.pooling import max_pool
 from mmaml_tf.layers.xla import compiled_by_xla
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "conv2d",
     "dense",
     "expand_to",
+    "max_pool",
     "moments",
 ]
