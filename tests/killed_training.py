@@ -135,7 +135,7 @@ def main(kills, folder):
         whole = end(process)
     attempts = []
     for moment in itertools.islice(itertools.cycle(MOMENTS), 2 * kills):
-        limit = {"starting": start_up, "stepping": 0.2, "writing": 0.03}[moment]
+        limit = {"starting": start_up, "stepping": 0.5, "writing": 0.03}[moment]
         attempts.append(kill(folder / "killed", moment, times.uniform(0, limit)))
         if sum(attempt["status"] < 0 for attempt in attempts) == kills:
             break
