@@ -1,26 +1,14 @@
 """The inner loop: differentiable update steps on the weights of T tasks at once."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from mmaml_tf import update_rules
+from mmaml_tf import annealing, update_rules
 from mmaml_tf.arguments import flag, positive_number, whole_number
 from mmaml_tf.names import checked
-
-
-class Phase(NamedTuple):
-    """What the outer gradient is of in one part of training.
-
-    Attributes:
-        first_order: whether the inner gradients count as constants.
-        multi_step: whether the query losses after all inner steps count, not the last one alone.
-    """
-
-    first_order: bool = False
-    multi_step: bool = False
 
 
 @keras.saving.register_keras_serializable("mmaml_tf")
@@ -281,13 +269,9 @@ class InnerLoop(keras.layers.Layer):
 
     # -- the course of training -------------------------------------------------------------------
 
-    def phases(self) -> list[tuple[int, Phase]]:
-        """Returns the outer steps at which another outer gradient begins, with its `Phase`."""
-        ends = self.first_order_until or 0, self.multi_step_until or 0
-        return [
-            (start, Phase(self.first_order or start < ends[0], start < ends[1]))
-            for start in sorted({0, *ends})
-        ]
+    def phases(self) -> list[tuple[int, annealing.Phase]]:
+        """Returns the outer steps at which another outer gradient begins, with its phase."""
+        return annealing.phases(self.first_order, self.first_order_until, self.multi_step_until)
 
     def step_weights(self, outer_step: tf.Tensor, dtype: Any) -> tf.Tensor:
         """Returns the weight of the query loss after each inner step, `[steps]`; their sum is 1.
@@ -296,9 +280,7 @@ class InnerLoop(keras.layers.Layer):
             outer_step: scalar, number of outer steps taken.
             dtype: type of the result.
         """
-        progress = tf.cast(outer_step, dtype) / self.multi_step_until
-        early = (1 - tf.minimum(progress, 1)) / self.steps
-        return tf.concat([tf.fill([self.steps - 1], early), [1 - (self.steps - 1) * early]], axis=0)
+        return annealing.step_weights(self.steps, self.multi_step_until, outer_step, dtype)
 
     # -- serialisation ----------------------------------------------------------------------------
 

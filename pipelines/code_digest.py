@@ -13,6 +13,7 @@ from pathlib import Path
 from pipelines import params as parameters
 
 _TRAINING = (
+    "mmaml_tf/annealing.py",
     "mmaml_tf/distribution.py",
     "mmaml_tf/division.py",
     "mmaml_tf/episodes.py",
@@ -28,7 +29,7 @@ _TRAINING = (
     "mmaml_tf/outer_step.py",
     "mmaml_tf/seeds.py",
     "mmaml_tf/training.py",
-    "mmaml_tf/update_rules.py",
+    "mmaml_tf/update_rules",
     "pipelines/cells.py",
     "pipelines/train.py",
 )

@@ -11,8 +11,8 @@ import states
 import tensorflow as tf
 
 import mmaml_tf as mm
+from mmaml_tf.annealing import Phase
 from mmaml_tf.checkpoint import Checkpoints
-from mmaml_tf.inner_loop import Phase
 from mmaml_tf.training import train
 
 BATCH = factory.episodes()

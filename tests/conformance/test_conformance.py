@@ -1,8 +1,9 @@
 """Every network, modulation and learner keeps the promises of all, in combination.
 
 The cases cover each pair of a network and a learner, of a network and a modulation, and of a
-modulation and a learner that modulates. Keras's three styles of models, which differ in how they
-are stored, take turns as one kind of network.
+modulation and a learner that modulates; and of an inner loop with a network and with a learner.
+Keras's three styles of models, which differ in how they are stored, take turns as one kind of
+network.
 """
 
 import copy
@@ -19,6 +20,7 @@ import tensorflow as tf
 import mmaml_tf as mm
 from mmaml_tf.checkpoint import Checkpoints
 from mmaml_tf.training import train
+from mmaml_tf.update_rules import UPDATE_RULES
 
 NETWORKS = {
     "MLP": lambda seed: factory.mlp(seed, hidden=(4, 3)),
@@ -33,31 +35,51 @@ MODULATIONS = {
     "film without shift": lambda: mm.modulation.FiLM(shift=False),
 }
 UNMODULATED, MODULATED = ("MAML", "MultiMAML"), ("MMAML", "LSTMLearner")
+KINDS = ("MLP", "MLP with bias", "Keras")
+PLAIN = "gradient_descent"
+LOOPS = {
+    **{name: {"steps": 1, "update": name} for name in UPDATE_RULES},
+    # They change while a learner is trained, see `Trained`.
+    "annealed": {
+        "steps": 2, "update": "layer_step_rates", "multi_step_until": 3, "first_order_until": 2,
+    },
+}  # fmt: skip
 
 
 def cases():
-    """All kinds of networks with all modulations, whose learners alternate, and without any."""
+    """All kinds of networks with all modulations, whose learners alternate, and without any.
+
+    Then, all inner loops with each learner that has one, whose networks alternate.
+    """
     styles = itertools.cycle(STYLES)
-    for i, kind in enumerate(("MLP", "MLP with bias", "Keras")):
+    for i, kind in enumerate(KINDS):
         chosen = [(learner, None) for learner in UNMODULATED]
         chosen += [(MODULATED[(i + j) % 2], name) for j, name in enumerate(MODULATIONS)]
         for learner, modulation in chosen:
-            yield next(styles) if kind == "Keras" else kind, learner, modulation
+            yield next(styles) if kind == "Keras" else kind, learner, modulation, PLAIN
+    others = [loop for loop in LOOPS if loop != PLAIN]
+    for i, learner in enumerate((*UNMODULATED, "MMAML")):
+        for j, loop in enumerate(others):
+            kind = KINDS[(i + j) % 3]
+            network = next(styles) if kind == "Keras" else kind
+            yield network, learner, "film" if learner == "MMAML" else None, loop
 
 
 #: those whose training is resumed: what a checkpoint holds does not depend on which network is
 #: modulated in which way, so each kind of network with each learner and each modulation are enough
 RESUMED = [
     case
-    for i, case in enumerate(cases())
+    for i, case in enumerate(case for case in cases() if case[3] == PLAIN)
     if case[2] is None or i % 7 in ((2, 3), (4, 5), (6, 3))[i // 7]
 ]
 
 
-def make(network, learner, modulation):
+def make(network, learner, modulation, loop):
     """An untrained learner, compiled and built."""
     shared = {"modes": factory.MODES}
-    parts = {} if learner == "LSTMLearner" else {"inner_loop": factory.inner_loop(1)}
+    parts = {}
+    if learner != "LSTMLearner":
+        parts["inner_loop"] = factory.inner_loop(**LOOPS[loop])
     if learner == "MultiMAML":
         parts["networks"] = [NETWORKS[network](seed) for seed in (0, 1)]
     else:
@@ -165,16 +187,19 @@ def test_a_saved_model_predicts_the_same(trained, tmp_path):
 
 
 def pairs_of(cases):
-    found = [("Keras" if n in STYLES else n, learner, m) for n, learner, m in cases]
+    found = [("Keras" if n in STYLES else n, *others) for n, *others in cases]
     return {(a, b) for case in found for a in case for b in case}
 
 
 def test_the_cases_cover_all_pairs():
     pairs, resumed = pairs_of(cases()), pairs_of(RESUMED)
     learners, modulations = (*UNMODULATED, *MODULATED), (None, *MODULATIONS)
-    for network in ("MLP", "MLP with bias", "Keras"):
+    for network in KINDS:
         assert all((network, other) in pairs for other in (*learners, *modulations))
         assert all((network, learner) in resumed for learner in learners)
     assert all((modulation, modulation) in resumed for modulation in modulations)
     assert all(pair in pairs for pair in itertools.product(MODULATED, MODULATIONS))
     assert {network for network, *_ in cases()} == set(NETWORKS)
+    for loop, learner in itertools.product(LOOPS, (*UNMODULATED, "MMAML")):
+        assert (loop, learner) in pairs
+    assert all(pair in pairs for pair in itertools.product(LOOPS, KINDS))
