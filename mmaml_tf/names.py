@@ -2,17 +2,21 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 
 
-def checked(**renamed: str) -> Callable:
+def checked(*, still: Mapping[str, str] | None = None, **renamed: str) -> Callable:
     """Decorates a function, so that a wrong way to call it is answered with the right one.
 
     Refused are arguments of a former name, and values by position where it takes keywords alone.
 
     Args:
-        **renamed: what to give now, by an argument's former name.
+        still: arguments that may also be given by a former name, which warns: the name now, by the
+            former one.
+        **renamed: what to give now, by the former name of an argument that is refused.
     """
+    still = dict(still or {})
 
     def decorate(function):
         signature = inspect.signature(function)
@@ -26,6 +30,11 @@ def checked(**renamed: str) -> Callable:
             name = type(args[0]).__name__ if constructs else function.__name__
             for old in set(renamed) & set(kwargs):
                 raise TypeError(f"{name} has no argument {old!r} any more; give {renamed[old]}.")
+            for old in set(still) & set(kwargs):
+                if still[old] in kwargs:
+                    raise TypeError(f"{name} got {still[old]!r} twice, once as {old!r}.")
+                warnings.warn(f"{old} is {still[old]} now.", FutureWarning, stacklevel=2)
+                kwargs[still[old]] = kwargs.pop(old)
             if keywords and len(args) > len(positional):
                 found, last = type(args[len(positional)]).__name__, positional[-1]
                 raise TypeError(

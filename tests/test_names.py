@@ -82,7 +82,6 @@ FORMER = {
     "xavier": (lambda: mm.modulation.FiLM(xavier=True), 'kernel_initializer="glorot_uniform"'),
     "initializer": (lambda: layers.Dense(2, initializer="ones"), "kernel_initializer"),
     "stride": (lambda: layers.conv2d(None, None, stride=1), "strides"),
-    "query": (lambda: mm.tasks.FunctionTasks(query=3), "queries"),
     "batch": (lambda: mm.evaluate(None, None, batch=3), "batch_size"),
     "environment": (lambda: Rollouts(environment="mmaml_tf/PointMass-v0"), "env_id"),
 }
@@ -223,3 +222,10 @@ def test_evaluations_that_make_no_sense_are_refused(asked, message):
     settings = {"learner": factory.learner("MAML"), "tasks": factory.episodes()} | asked
     with pytest.raises(ValueError, match=message):
         mm.evaluate(**settings)
+
+
+def test_the_queries_of_functions_may_have_their_former_name():
+    with pytest.warns(FutureWarning, match="query is queries now"):
+        assert mm.tasks.FunctionTasks(query=3).queries == 3
+    with pytest.raises(TypeError, match="got 'queries' twice"):
+        mm.tasks.FunctionTasks(query=3, queries=3)

@@ -34,7 +34,7 @@ class FunctionTasks:
             range.
     """
 
-    @checked(query="queries")
+    @checked(still={"query": "queries"})
     def __init__(
         self,
         modes: Sequence[str] = MODE_SETS[2],
