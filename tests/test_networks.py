@@ -151,7 +151,7 @@ def test_the_output_layer_of_a_model_inside_another_is_its_last():
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(4, name="outer"), inner])
     network = mm.networks.KerasNetwork(model)
     assert [v.path for v in network.head] == [v.path for v in inner.layers[-1].weights]
-    assert network.modulated_widths == (4, 3)
+    assert [kernel[-1] for kernel in network.modulated_kernels] == [4, 3]
 
 
 def dense_model():
