@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 import mmaml_tf as mm
+from mmaml_tf.rl.rollouts import Rollouts
 
 TASKS, STEPS = 8, 5
 
@@ -118,7 +119,19 @@ def proto_net(scope):
     return trained(learner, batches(lambda step: tasks.sample(TASKS, 0, step)))
 
 
-CASES = maml, mmaml, multi_maml, moving_averages, proto_net
+def policies_of_modes(scope):
+    """Each host acts for its own goals, and one device of it for all its devices."""
+    import policies  # which starts TensorFlow
+
+    with scope():
+        learner = policies.learner("MultimodalProMP", steps=1)
+        rollouts = Rollouts("mmaml_tf/PointMass-v0", 3, max_episode_steps=4)
+        learner.compile(keras.optimizers.Adam(1e-2), rollouts, jit_compile=False)
+    data = policies.TASKS.dataset(TASKS, seed=1).take(STEPS)
+    return trained(learner, data)
+
+
+CASES = (policies_of_modes,)
 
 
 def main() -> None:
