@@ -13,7 +13,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks import images, policies
+from benchmarks import distribution, images, policies
 from benchmarks.processes import run
 
 HERE = Path(__file__).parent
@@ -188,6 +188,7 @@ TABLES = {
     "regression": [meta_iteration, growth, memory, latency],
     "classification": [images.latency, images.meta_iteration],
     "reinforcement": [policies.collection, policies.iteration],
+    "distribution": [distribution.two_hosts],
 }
 
 if __name__ == "__main__":

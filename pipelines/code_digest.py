@@ -26,6 +26,7 @@ _TRAINING = (
     "mmaml_tf/modulation",
     "mmaml_tf/networks",
     "mmaml_tf/nonfinite.py",
+    "mmaml_tf/outer_gradients.py",
     "mmaml_tf/outer_step.py",
     "mmaml_tf/seeds.py",
     "mmaml_tf/training.py",

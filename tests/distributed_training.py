@@ -7,8 +7,11 @@ all cases to FILE, which then do not depend on the number of devices or processe
 """
 
 import contextlib
+import functools
 import os
+import signal
 import sys
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -19,6 +22,9 @@ import numpy as np
 import tensorflow as tf
 
 import mmaml_tf as mm
+from mmaml_tf.checkpoint import Checkpoints
+from mmaml_tf.rl.rollouts import Rollouts
+from mmaml_tf.training import Validation, train
 
 TASKS, STEPS = 8, 5
 
@@ -118,12 +124,78 @@ def proto_net(scope):
     return trained(learner, batches(lambda step: tasks.sample(TASKS, 0, step)))
 
 
-CASES = maml, mmaml, multi_maml, moving_averages, proto_net
+def policies_of_modes(scope):
+    """Each host acts for its own goals, and one device of it for all its devices."""
+    import policies  # which starts TensorFlow
+
+    with scope():
+        learner = policies.learner("MultimodalProMP", steps=1)
+        rollouts = Rollouts("mmaml_tf/PointMass-v0", 3, max_episode_steps=4)
+        learner.compile(keras.optimizers.Adam(1e-2), rollouts, jit_compile=False)
+    data = policies.TASKS.dataset(TASKS, seed=1).take(STEPS)
+    return trained(learner, data)
+
+
+def interrupted(scope, folder):
+    """Training that is resumed, and ended by a signal to the last host."""
+    learners = []
+    for iterations, ending in ((4, False), (8, True)):
+        with scope():
+            learners.append(run_learner())
+        host, hosts = learners[-1].replicas.host, learners[-1].replicas.hosts
+        callback = keras.callbacks.Callback()
+        if ending and host == hosts - 1:
+            callback = keras.callbacks.LambdaCallback(
+                on_train_batch_end=lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+            )
+        directory = folder / f"checkpoints{host}"
+        logged = []
+        try:
+            history = run(learners[-1], directory, iterations, logged.append, [callback])
+        except SystemExit as stopped:
+            history, code = logged, stopped.code
+        assert directory.exists() == bool(logged) == (host == 0)
+    assert code == 128 + signal.SIGTERM
+    steps = [row["step"] for row in history]
+    assert steps == ([2, 4, 6] if host == 0 else [])
+    return {f"array {i}": v.numpy() for i, v in enumerate(learners[0].trainable_variables)}
+
+
+def run_learner():
+    learner = factory.learner("MAML", jit=None)
+    learner.compile(keras.optimizers.Adam(1e-2), "mse", jit_compile=False)
+    return learner
+
+
+def run(learner, directory, iterations, on_log=None, callbacks=()):
+    """Trains with checkpoints; the weights of the second of all steps are the best ones."""
+
+    def measure(learner):
+        # On one host alone, since rounding could differ.
+        step = learner.optimizer.iterations.numpy()
+        return {"score": -float(abs(step - 2)) if learner.replicas.host == 0 else float(step)}
+
+    return train(
+        learner,
+        mm.tasks.FunctionTasks(support=3, queries=2),
+        iterations=iterations,
+        batch_size=TASKS,
+        seed=3,
+        log_every=2,
+        checkpoints=Checkpoints(directory, {"of": "a test"}),
+        checkpoint_every=2,
+        validation=Validation(measure, every=2),
+        on_log=on_log,
+        callbacks=callbacks,
+    )
+
+
+CASES = maml, mmaml, multi_maml, moving_averages, proto_net, policies_of_modes
 
 
 def main() -> None:
     """Trains all learners and writes what comes out."""
-    file, devices = sys.argv[1], int(sys.argv[2])
+    file, devices = Path(sys.argv[1]), int(sys.argv[2])
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(devices)
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
@@ -137,13 +209,11 @@ def main() -> None:
         scope = tf.distribute.MirroredStrategy(names).scope
     else:
         scope = contextlib.nullcontext
+    cases = {case.__name__: case for case in CASES}
+    cases["interrupted"] = functools.partial(interrupted, folder=file.parent)
     found = {}
-    import time
-
-    for case in CASES:
-        t = time.time()
-        found |= {f"{case.__name__}: {name}": value for name, value in case(scope).items()}
-        print(case.__name__, time.time() - t, flush=True)
+    for case, train_all in cases.items():
+        found |= {f"{case}: {name}": value for name, value in train_all(scope).items()}
     np.savez(file, **found)
 
 

@@ -71,6 +71,12 @@ def test_what_an_inner_loop_learned_is_listed(run, capsys):
     assert int(made["learner"].optimizer.iterations) == 2
 
 
+def test_a_learner_of_a_strategy(run):
+    made = run(block("MirroredStrategy"))
+    assert made["learner"].replicas.strategy is made["strategy"]
+    assert made["learner"].optimizer.iterations.numpy() == 2
+
+
 def test_images_of_a_folder(run, tmp_path):
     pixels = np.random.default_rng(0)
     for name in range(80):

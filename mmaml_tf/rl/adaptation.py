@@ -409,7 +409,8 @@ class AdaptivePolicy(MetaLearner):
         """Samples and adapts, stage by stage.
 
         Args:
-            goals: T tasks; what is sampled is a function of their origin.
+            goals: T tasks; what is sampled is a function of their origin. Where that says that they
+                are part of a larger batch, it is what would be sampled among all of that.
             steps: number of inner steps; by default the inner loop's own.
             rollouts: a `rollouts.Rollouts`; by default the one given to `compile`.
 
@@ -422,6 +423,10 @@ class AdaptivePolicy(MetaLearner):
         rollouts = self.require_rollouts(rollouts)
         self.build_for(goals)
         goal, mode, origin = self.read_goals(goals)
+        origin = list(origin or (0, 0))
+        # Of a part of a batch.
+        share = {"share": tuple(origin[2:])} if len(origin) == 4 else {}
+        origin = origin[:2] if share else origin
         steps = self.inner_loop.steps if steps is None else check_steps(steps)
         parameters = self.initial_parameters(len(goal), mode)
         for step in range(steps + 1):
@@ -430,7 +435,8 @@ class AdaptivePolicy(MetaLearner):
                 parameters.weights,
                 parameters.modulation,
                 goal,
-                (*(origin or (0, 0)), step),
+                (*origin, step),
+                **share,
             )
             trajectories = Trajectories(*(tf.cast(t, self.compute_dtype) for t in trajectories))
             experience = self.experience(trajectories, parameters)

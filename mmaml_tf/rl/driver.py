@@ -30,11 +30,14 @@ class Driver:
     Args:
         envs: T·R environments; those of a task follow one another.
         tasks: number of tasks T.
+        share: (i, n), where these are the tasks i, i + n, ... of n·T tasks.
     """
 
-    def __init__(self, envs: FixedHorizonEnvs, tasks: int):
+    def __init__(self, envs: FixedHorizonEnvs, tasks: int, share: tuple[int, int] = (0, 1)):
         self._envs = envs
         self._shape = envs.horizon, tasks, envs.size // tasks, envs.action_size
+        #: see `share` above
+        self.share = share
         self._adapter = BatchedEnvironment(envs)
         self._recorder = _Recorder(envs)
         self._policy = self._graph = None
@@ -54,7 +57,7 @@ class Driver:
         given = policy, tuple(id(v) for v in policy.trainable_variables)
         if self._policy != given:
             self._policy, self._graph = given, self._collection(policy)
-        self._adapter.set_tasks(goals, start)
+        self._adapter.set_tasks(goals, start, self._among())
         time_step = self._adapter.reset()
         self._recorder.clear()
         try:
@@ -64,15 +67,27 @@ class Driver:
             raise self._adapter.failure or error from None
         return self._recorder.trajectories(self._shape[1])
 
+    def _among(self):
+        """Returns (rows, M) of these environments among those of all tasks, or None for all."""
+        part, parts = self.share
+        if parts == 1:
+            return None
+        tasks, rollouts = self._shape[1:3]
+        first = rollouts * (part + parts * np.arange(tasks))
+        rows = first[:, None] + np.arange(rollouts)
+        return rows.reshape(-1), parts * tasks * rollouts
+
     def _collection(self, policy):
         """Returns the graph that runs the driver; it is traced once for each form of weights."""
-        recorder, shape = self._recorder, self._shape
+        recorder, (horizon, tasks, *rest) = self._recorder, self._shape
+        part, parts = self.share
         environment = TFPyEnvironment(self._adapter)
 
         @tf.function(autograph=False)
         def collect(time_step, weights, modulation, seed):
             # One draw for all steps costs less than one at each.
-            noise = tf.random.stateless_normal(shape, seed, alg="philox")
+            shape = horizon, parts * tasks, *rest
+            noise = tf.random.stateless_normal(shape, seed, alg="philox")[:, part::parts]
             actor = TaskPolicy(policy, weights, modulation, noise, environment)
             steps = self._envs.horizon * self._envs.size
             driver = DynamicStepDriver(environment, actor, [recorder], num_steps=steps)
@@ -114,13 +129,13 @@ class BatchedEnvironment(PyEnvironment):
         """Returns the specification of one action `[A]`, without bounds."""
         return ArraySpec((self._envs.action_size,), np.float32)
 
-    def set_tasks(self, goals: np.ndarray, seed: int) -> None:
-        """Sets the goals `[N, G]` and the seed of the next reset."""
-        self._goals, self._seed = goals, seed
+    def set_tasks(self, goals: np.ndarray, seed: int, among=None) -> None:
+        """Sets what the next reset gets, see `FixedHorizonEnvs.reset`."""
+        self._given = goals, seed, among
 
     def _reset(self):
         self.failure = None
-        observations = self._envs.reset(self._goals, self._seed)
+        observations = self._envs.reset(*self._given)
         return TimeStep(self._first, self._zeros, self._ones, observations)
 
     def _step(self, action):

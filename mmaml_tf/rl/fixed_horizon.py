@@ -30,7 +30,9 @@ class FixedHorizonEnvs:
         envs: a vector environment with vectors as observations, and as actions within finite
             bounds, whose `reset` takes `options={"task": goals [N, G]}` and returns the same as
             `infos["task"]`; or gymnasium's own collections of single environments that do so with
-            `goal [G]`.
+            `goal [G]`. To be part of a larger batch, a vector environment also takes
+            `options={"among": (rows [N], M)}`: it starts as the rows of M environments would, and
+            returns `infos["among"]`, the rows.
         horizon: number L of steps of an episode.
         action_range: see above.
 
@@ -61,20 +63,33 @@ class FixedHorizonEnvs:
         self._middle = (actions.high + actions.low) / 2
         self._gain = (actions.high - actions.low) / (2 * action_range)
 
-    def reset(self, goals: np.ndarray, seed: int) -> np.ndarray:
+    def reset(self, goals: np.ndarray, seed: int, among=None) -> np.ndarray:
         """Starts an episode with the goals `[N, G]`; returns observations `[N, O]`, float32.
 
+        Args:
+            goals: `[N, G]`.
+            seed: a whole number.
+            among: (rows `[N]`, M) where these are some of M environments, or None.
+
         Raises:
-            ValueError: for environments that do not tell that they took the goals, or give
-                observations of another shape.
+            ValueError: for environments that do not tell that they took the goals, or their rows,
+                or give observations of another shape.
         """
         self._steps = 0
         self.unstable = np.zeros_like(self.unstable)
         if isinstance(self._envs.unwrapped, (SyncVectorEnv, AsyncVectorEnv)):
-            observations = self._reset_single_envs(goals, seed)
+            seeds = seed if among is None else [seed + int(row) for row in among[0]]
+            observations = self._reset_single_envs(goals, seeds)
         else:
-            observations, infos = self._reset(seed, {"task": goals})
+            given = {} if among is None else {"among": among}
+            observations, infos = self._reset(seed, {"task": goals, **given})
             self._check_taken(infos, goals, slice(None))
+            if among is not None and not np.array_equal(infos.get("among"), among[0]):
+                raise ValueError(
+                    f"reset of {self._envs} does not tell that it took its rows of a larger batch; "
+                    'expected it to use options["among"], (rows, M), and to return the rows as '
+                    'infos["among"]. Use an environment that does so, or train on one host.'
+                )
         return self._checked(observations, np.zeros(self.size))[0]
 
     def _reset(self, seed, options):

@@ -14,6 +14,7 @@ from mmaml_tf.inner_loop import InnerLoop
 from mmaml_tf.meta_learner import Mean
 from mmaml_tf.modulation import Modulation
 from mmaml_tf.names import checked
+from mmaml_tf.nonfinite import NonFiniteError
 from mmaml_tf.rl import promp
 from mmaml_tf.rl.adaptation import AdaptivePolicy, check_rollouts
 from mmaml_tf.rl.export import write_policy
@@ -139,16 +140,26 @@ class PolicyLearner(AdaptivePolicy):
             # Goals of one's own: every step has other rollouts, after a skipped one too.
             goals = goals._replace(origin=[0, int(self.batches.numpy())])
             self.batches.assign_add(1)
+        if self.replicas.hosts > 1 and len(goals.origin) == 2:
+            # Every host acts for its own share.
+            mine = map(self.replicas.share, (goals.goal, goals.mode))
+            goals = Goals(*mine, [*goals.origin, self.replicas.host, self.replicas.hosts])
+        shared = len(goals.origin) == 4
+        if shared:
+            self.replicas.assert_share(tf.constant(goals.origin[2:]))
+        stages, error = None, None
+        finite = np.ones(len(goals.goal), np.int32)
         try:
             stages = list(self.stages(goals))
-        except NonFiniteActionsError as error:
-            self._refuse_update(goals, error.finite)
+        except NonFiniteActionsError as found:
+            finite, error = found.finite.reshape([len(finite), -1]).all(axis=1), found
+        if self._refuses_update(goals, tf.cast(finite, tf.int32), error):
             return self.get_metrics_result()
-        self._update_returns(stages, goals.mode)
+        self._update_returns(stages, goals.mode, shared)
         # The encoder reads the rollouts before any inner step.
         read = stages[0].trajectories if self.encoder is not None else [None] * 4
         experiences = [part for stage in stages for part in stage.experience]
-        origin = tf.constant(goals.origin[:2], tf.int64)
+        origin = tf.constant(goals.origin if shared else goals.origin[:2], tf.int64)
         for _ in range(self.epochs):
             metrics = self._optimise([*read, *experiences, goals.mode], goals.mode, origin)
         return metrics
@@ -164,15 +175,26 @@ class PolicyLearner(AdaptivePolicy):
         by_steps = division.Division.of(tasks, 0, **chosen)
         return max(by_weights, by_steps, key=lambda parts: parts.groups)
 
-    def _refuse_update(self, goals, finite):
-        """Tells the guard of policies that diverged before there was a loss.
+    def _refuses_update(self, goals, finite, error):
+        """Tells the guard of policies that diverged before there was a loss, on any host.
 
         Here it may stop training with the error of the environments as the cause.
+
+        Args:
+            goals: those that were acted for.
+            finite: `[T]` whole numbers, whether the actions of each task are finite.
+            error: that of the environments, or None.
         """
-        of_tasks = tf.constant(np.reshape(finite, [len(goals.goal), -1]).all(axis=1))
+        finite, mode = self.replicas.of_all_hosts([finite, goals.mode])
+        if tf.reduce_all(finite > 0):
+            return False
         whole = [(True, True)] * len(self.guarded)
-        self.guard.allow(False, whole, True, of_tasks, goals.mode, goals.origin[:2])
-        self.guard.check(self.modes)
+        self.guard.allow(False, whole, True, finite > 0, mode, goals.origin[:2])
+        try:
+            self.guard.check(self.modes)
+        except NonFiniteError as stopped:
+            raise stopped from error
+        return True
 
     def test_step(self, goals: Goals) -> dict:
         """Samples and adapts; called by `evaluate`. Returns what does not need an outer step."""
@@ -187,20 +209,33 @@ class PolicyLearner(AdaptivePolicy):
             if name not in ("loss", "kl")
         }
 
-    def _update_returns(self, stages, mode):
-        """Updates the means over tasks; a task all of whose rollouts broke is no sample."""
+    def _update_returns(self, stages, mode, shared=False):
+        """Updates the means over tasks; a task all of whose rollouts broke is no sample.
+
+        Args:
+            stages: those of some tasks.
+            mode: `[T]` mode of each task, or None.
+            shared: whether they are this host's share.
+        """
         if len(stages) != len(self.returns):
             raise ValueError(
                 f"the inner loop takes {len(stages) - 1} steps, and the learner reports returns "
                 f"after {len(self.returns) - 1}; make a new learner for another number of steps."
             )
-        for stage, metric in zip(stages, self.returns, strict=True):
+        found = []
+        for stage in stages:
             stable = stage.trajectories.stable
             keep = tf.reduce_any(stable, axis=1)
             mean = tf.where(keep, stage.trajectories.task_returns(), 0)
-            metric.update_state(mean, sample_weight=tf.cast(keep, mean.dtype))
-            self.unstable.update_state(tf.cast(~stable, mean.dtype))
-        self._update_by_mode(mean, mode, keep)
+            found += [mean, tf.cast(keep, mean.dtype), tf.cast(~stable, mean.dtype)]
+        if shared:
+            mode, *found = self.replicas.of_all_hosts([mode, *found])
+        for metric, mean, keep, broken in zip(
+            self.returns, found[::3], found[1::3], found[2::3], strict=True
+        ):
+            metric.update_state(mean, sample_weight=keep)
+            self.unstable.update_state(broken)
+        self._update_by_mode(mean, mode, keep > 0)
 
     def modulate_batch(self, batch: Sequence) -> Any:
         """See `MetaLearner.modulate_batch`."""

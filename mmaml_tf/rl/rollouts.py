@@ -92,6 +92,7 @@ class Rollouts:
         modulation: Sequence | None,
         goals: ArrayLike,
         seed: Sequence[int],
+        share: tuple[int, int] = (0, 1),
     ) -> Trajectories:
         """Runs every environment from a new start to its horizon.
 
@@ -105,6 +106,8 @@ class Rollouts:
                 for no modulation.
             goals: `[T, G]`, the goal of each task.
             seed: whole numbers.
+            share: (i, n) where the goals are those of the tasks i, i + n, i + 2n, ... of n·T tasks;
+                what is sampled for them is what would be sampled among all.
 
         Returns:
             Trajectories `[T, R, L, ...]`, float32.
@@ -129,8 +132,8 @@ class Rollouts:
         )
         with self._lock:
             self._envs_for(len(goals))
-            if self._driver is None:
-                self._driver = Driver(self._envs, len(goals))
+            if self._driver is None or self._driver.share != share:
+                self._driver = Driver(self._envs, len(goals), share)
             of_envs = np.repeat(goals, self.rollouts, axis=0)
             try:
                 return self._driver.run(

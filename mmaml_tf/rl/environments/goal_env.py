@@ -97,8 +97,9 @@ class GoalVectorEnv(gymnasium.vector.VectorEnv):
     """N environments in lock-step, stepped as one batch without a process for each.
 
     Each has a task of its own: `reset(options={"task": goals, "state": states})` sets goals
-    `[N, G]` and states `[N, S]`; what is not given is drawn. Episodes never terminate and are
-    all truncated after `max_episode_steps`; then `reset` is due. Actions are clipped to the
+    `[N, G]` and states `[N, S]`; what is not given is drawn. With `options={"among": (rows, M)}`
+    it is drawn for M environments, of which these are the rows `[N]`. Episodes never terminate and
+    are all truncated after `max_episode_steps`; then `reset` is due. Actions are clipped to the
     action space. `infos["unstable"]` of `step` is a boolean `[N]`: a simulation that broke down
     keeps its last good state and earns 0 until the end of the episode, the others go on.
 
@@ -158,17 +159,20 @@ class GoalVectorEnv(gymnasium.vector.VectorEnv):
         """Starts all episodes; returns observations `[N, O]` and {"task": goals}."""
         count = self.num_envs
         shapes = (count, self._modes.goal_size), (count, self.world.state_size)
+        options = dict(options or {})
+        rows, drawn = options.pop("among", (np.arange(count), count))
         tasks, states = _read(options, *shapes)
         # One generator for the whole batch: N of them would cost more than the episode.
         if seed is not None:
             self._np_random, self._np_random_seed = seeding.np_random(seed)
-        goals, starts = _draw(self.world, self._modes, self.np_random, count)
-        self._goals = goals if tasks is None else tasks
-        self._states = starts if states is None else states
+        goals, starts = _draw(self.world, self._modes, self.np_random, drawn)
+        self._goals = goals[rows] if tasks is None else tasks
+        self._states = starts[rows] if states is None else states
         self._live = slice(None)
         self._unstable = np.zeros(count, bool)
         self._elapsed = 0
-        return self.world.observe(self._states), {"task": self.tasks, "_task": self._all.copy()}
+        infos = {"task": self.tasks, "_task": self._all.copy(), "among": rows}
+        return self.world.observe(self._states), infos
 
     def step(self, actions):
         """Advances all by one step; returns Gymnasium's five values, each with a leading N."""
