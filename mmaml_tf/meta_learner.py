@@ -17,6 +17,7 @@ from mmaml_tf import division
 from mmaml_tf import modulation as modulation_lib
 from mmaml_tf import networks as networks_lib
 from mmaml_tf.arguments import positive_number
+from mmaml_tf.encoders import run_encoder
 from mmaml_tf.export import export_path
 from mmaml_tf.inner_loop import InnerLoop
 from mmaml_tf.keras_internals import flat_layers
@@ -273,11 +274,7 @@ class MetaLearner(OuterStep):
         """
         if self.encoder is None:
             raise ValueError(f"{type(self).__name__} has no encoder, hence no task embedding.")
-        inputs = getattr(self.encoder, "inputs", None)
-        if inputs:  # functional and sequential models take their inputs as one argument
-            data = data[: len(inputs)]
-            data = (data[0] if len(data) == 1 else list(data),)
-        return tf.cast(self.encoder(*data, training=training), self.compute_dtype)
+        return tf.cast(run_encoder(self.encoder, data, training), self.compute_dtype)
 
     def modulate(self, *data, training: bool = False) -> list | None:
         """Returns the modulation of each block for these data, see `embed`; None without one.

@@ -16,6 +16,7 @@ _TRAINING = (
     "mmaml_tf/annealing.py",
     "mmaml_tf/distribution.py",
     "mmaml_tf/division.py",
+    "mmaml_tf/encoders/running.py",
     "mmaml_tf/episodes.py",
     "mmaml_tf/fitting.py",
     "mmaml_tf/initializers.py",
@@ -36,7 +37,7 @@ _TRAINING = (
 )
 _SUPERVISED_TRAINING = (
     *_TRAINING,
-    "mmaml_tf/encoders.py",
+    "mmaml_tf/encoders",
     "mmaml_tf/learners",
     "mmaml_tf/losses.py",
 )

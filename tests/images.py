@@ -30,16 +30,18 @@ def tasks(**kwargs):
 
 def learner(recipe="MMAML", ways=3, jit=False, filters=(4, 4), statistics="query", **kwargs):
     """A small classifier of one of the recipes, compiled and built."""
-    outputs = None if recipe == "ProtoNet" else ways
+    outputs = None if recipe.endswith("ProtoNet") else ways
     network = mm.networks.ConvNet(filters, outputs, statistics)
-    loop = mm.InnerLoop(2, 0.1)
-    if recipe == "ProtoNet":
+    if recipe.startswith("MM") or recipe == "MProtoNet":
+        kwargs["encoder"] = mm.encoders.ImageEncoder(filters, units=6)
+        kwargs["modulation"] = "film"
+    if recipe.endswith("ProtoNet"):
         made = mm.ProtoNet(network, ways=ways, **kwargs)
-    elif recipe == "MAML":
-        made = mm.MAML(network, inner_loop=loop, **kwargs)
     else:
-        encoder = mm.encoders.ImageEncoder(filters, units=6)
-        made = mm.MMAML(network, encoder=encoder, modulation="film", inner_loop=loop, **kwargs)
+        kind, head = (mm.MMAML if "encoder" in kwargs else mm.MAML), "learned"
+        if recipe == "ProtoMAML":
+            head = "prototypes"
+        made = kind(network, inner_loop=mm.InnerLoop(2, 0.1), head=head, **kwargs)
     made.compile(
         keras.optimizers.Adam(1e-2),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -16,6 +16,7 @@ from mmaml_tf.checks import as_value_errors
 from mmaml_tf.episodes import Episodes, check_support
 from mmaml_tf.export import write_saved_model
 from mmaml_tf.inner_loop import InnerLoop, check_steps
+from mmaml_tf.learners import classes
 from mmaml_tf.learners.episode_inputs import EpisodeInputs
 from mmaml_tf.learners.predictor import Predictor
 from mmaml_tf.losses import TaskLoss
@@ -34,13 +35,18 @@ class Learner(EpisodeInputs):
         fewer_ways: for classification, whether a task may have fewer classes than the network
             has outputs; it then uses the first ones, as many as its support labels say, and the
             others stay out of the softmax.
+        head: what the output layer of a classifier starts from in every task: "learned" weights
+            like all others, or the "prototypes" of the task's classes, with which the logits are
+            minus the squared distances to the mean features of each class (ProtoMAML;
+            Triantafillou et al. 2020). The outer gradient goes through the prototypes; the
+            learned weights of the output layer then have no effect.
         **kwargs: see `MetaLearner`.
 
     Raises:
         ValueError: when the parts do not fit together.
     """
 
-    settings = (*MetaLearner.settings, "fewer_ways")
+    settings = (*MetaLearner.settings, "fewer_ways", "head")
 
     @checked()
     def __init__(
@@ -51,12 +57,22 @@ class Learner(EpisodeInputs):
         modulation: modulation_lib.Modulation | str | None = None,
         inner_loop: InnerLoop | None = None,
         fewer_ways: bool = False,
+        head: str = "learned",
         **kwargs,
     ):
         super().__init__(
             network, encoder=encoder, modulation=modulation, inner_loop=inner_loop, **kwargs
         )
         self.fewer_ways = flag("fewer_ways", fewer_ways)
+        if head not in ("learned", "prototypes"):
+            raise ValueError(f'head is {head!r}; expected "learned" or "prototypes".')
+        self.head = head
+
+    def _check_outputs(self, support_x, support_y):
+        super()._check_outputs(support_x, support_y)
+        if self.head == "prototypes":
+            ways = self.output_shape_per_point[-1] if self.predicts_classes else None
+            classes.check_head(self.network, support_x[2:], ways)
 
     # -- the forward pass -------------------------------------------------------------------
 
@@ -94,7 +110,19 @@ class Learner(EpisodeInputs):
 
         tasks = support_x.shape[0] or tf.shape(support_x)[0]
         initial = self.initial_weights(tasks, mode)
+        if self.head == "prototypes":
+            initial = self._with_prototypes(initial, affine, support, training)
         return self.inner_loop(support_loss, initial, steps, self._adapted(), mode, first_order)
+
+    def _with_prototypes(self, weights, affine, support, training):
+        """Returns weights whose output layer is that of the support set's prototypes."""
+        support_x, support_y = support
+        features = self.network.head_inputs(weights, support_x, affine, training)
+        ways = self.output_shape_per_point[-1]
+        head = classes.head_of_prototypes(classes.prototypes(features, support_y, ways))
+        given = dict(zip(map(id, self.network.head), head, strict=True))
+        pairs = zip(self.network.trainable_variables, weights, strict=True)
+        return [given.get(id(v), w) for v, w in pairs]
 
     def predict_adapted(
         self,
@@ -122,7 +150,7 @@ class Learner(EpisodeInputs):
         result = self._forward(weights, affine, support_x if queries else None, x, training)
         outputs = tf.cast(result.outputs, self.compute_dtype)
         if self.fewer_ways:
-            outputs = _mask_absent_classes(outputs, support_y)
+            outputs = classes.mask_absent_classes(outputs, support_y)
         return result._replace(outputs=outputs)
 
     def _forward(self, weights, affine, support_x, x, training):
@@ -324,13 +352,4 @@ class Learner(EpisodeInputs):
 
     def get_config(self) -> dict:
         """Returns the constructor arguments."""
-        return super().get_config() | {"fewer_ways": self.fewer_ways}
-
-
-def _mask_absent_classes(logits, support_y):
-    """Takes the outputs beyond each task's largest support label out of the softmax."""
-    labels = tf.reshape(tf.cast(support_y, tf.int32), tf.shape(support_y)[:2])
-    ways = 1 + tf.reduce_max(labels, axis=1)
-    present = tf.sequence_mask(ways, logits.shape[-1])[:, None]
-    # A finite number: infinities would make the gradients of the softmax undefined.
-    return tf.where(present, logits, tf.constant(-1e9, logits.dtype))
+        return super().get_config() | {"fewer_ways": self.fewer_ways, "head": self.head}

@@ -179,6 +179,18 @@ class ConvNet(TaskNetwork):
             z = layers.dense(z, weights[id(self.dense.kernel)], weights[id(self.dense.bias)])
         return tf.cast(z, self.variable_dtype)
 
+    def head_inputs(
+        self,
+        weights: Sequence,
+        x: tf.Tensor,
+        modulation: Sequence | None = None,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """See `TaskNetwork.head_inputs`."""
+        del training
+        features = self._features(self.by_variable(weights), x, modulation)
+        return tf.cast(features, self.variable_dtype)
+
     def _features(self, weights, x, modulation, support_x=None):
         reference = None  # number of leading points whose statistics are used; None for all
         if self.statistics == "support" and support_x is not None:

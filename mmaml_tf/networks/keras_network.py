@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from mmaml_tf.keras_internals import flat_layers, mask_of
-from mmaml_tf.networks import keras_layers, normalisation
+from mmaml_tf.networks import folding, keras_layers, normalisation, shortened
 from mmaml_tf.networks.task_network import ForwardPass, TaskNetwork
 
 #: whose statistics batch normalisation may use
@@ -92,6 +92,7 @@ class KerasNetwork(TaskNetwork):
         self._check_statistics()
         for layer in flat_layers(model):
             normalisation.prepare(layer)
+        shortened.prepare(self._last_layer)
         layers = flat_layers(model)
         known = {layer.name: layer for layer in layers if keras_layers.kernel(layer) is not None}
         names = self._default_names() if modulated is None else self.modulated
@@ -118,7 +119,7 @@ class KerasNetwork(TaskNetwork):
         return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
 
     def _default_names(self):
-        last = keras_layers.weighted_layers(self.model)[-1]
+        last = self._last_layer
         affine = [layer for layer in flat_layers(self.model) if keras_layers.is_affine(layer)]
         return [layer.name for layer in affine if layer is not last and layer.trainable]
 
@@ -140,7 +141,11 @@ class KerasNetwork(TaskNetwork):
     @property
     def head(self) -> Sequence:
         """The weights of the model's last layer with weights."""
-        return keras_layers.weighted_layers(self.model)[-1].trainable_variables
+        return self._last_layer.trainable_variables
+
+    @property
+    def _last_layer(self):
+        return keras_layers.weighted_layers(self.model)[-1]
 
     def build(self, input_shape: Sequence) -> None:
         """Does nothing: the model is built already."""
@@ -154,7 +159,7 @@ class KerasNetwork(TaskNetwork):
         Raises:
             ValueError: if the model does not give one tensor, or one with a mask.
         """
-        points = self._example_points(point_shape, 2)
+        points = self._points(point_shape, 2)
         statistics = normalisation.Statistics(seen=[])
         values = [tf.convert_to_tensor(v) for v in self.model.trainable_variables]
         pairs = list(zip(self.model.trainable_variables, values, strict=True))
@@ -198,7 +203,7 @@ class KerasNetwork(TaskNetwork):
                 "pooling or a recurrent layer without return_sequences."
             )
 
-    def _example_points(self, point_shape, points):
+    def _points(self, point_shape, points):
         """Returns points `[points, ...]` that the model can take; always the same ones."""
         rng = np.random.default_rng(0)
         shape = (points, *(4 if size is None else size for size in point_shape))
@@ -210,44 +215,14 @@ class KerasNetwork(TaskNetwork):
         values = rng.integers(min(ids), size=shape) if ids else rng.normal(size=shape)
         return tf.cast(tf.constant(values), self.variable_dtype)
 
-    def check_modulation(self, modulation: Sequence | None, point_shape: Sequence) -> None:
+    def check_modulation(self, modulation: Sequence, point_shape: Sequence) -> None:
         """Raises ValueError where modulating a layer makes no difference to the outputs.
 
         Args:
             modulation: see `TaskNetwork.check_modulation`.
             point_shape: shape of one point of a task.
         """
-        blocks = [block for block, change in enumerate(modulation) if change is not None]
-        # Task 0 has the first modulation; each other task has the second one in one layer.
-        varied = [
-            None if change is None else _rows(change, [int(t == block) for t in (None, *blocks)])
-            for block, change in enumerate(modulation)
-        ]
-        rng = np.random.default_rng(1)
-        # Of one size whatever the initialisation, so that no epsilon hides what is undone.
-        weights = [
-            tf.constant(
-                rng.normal(size=v.shape) * (2 / max(1, np.prod(v.shape[:-1]))) ** 0.5
-                if len(v.shape) > 1
-                else rng.uniform(0.5, 1.5, v.shape),
-                v.dtype,
-            )
-            for v in self.model.trainable_variables
-        ]
-        x = self._example_points(point_shape, 16)
-        x = tf.tile(x[None], [len(blocks) + 1] + [1] * x.shape.rank)
-        support = x if self.uses_support else None
-        outputs = self.run(weights, x, varied, support, training=True).outputs.numpy()
-        spread = np.ptp(outputs[0], axis=0).max() + 1e-12
-        for task, block in enumerate(blocks, start=1):
-            if np.abs(outputs[task] - outputs[0]).max() < 0.02 * spread:
-                layer = self._modulated_layers[block].name
-                raise ValueError(
-                    f"layer {layer!r} cannot be modulated: it makes no difference to the outputs "
-                    f"of {self.model.name!r}. A normalisation that follows it undoes what is "
-                    "folded into its weights. Name other layers with KerasNetwork(model, "
-                    "modulated=[...]), such as the normalisation itself."
-                )
+        folding.check(self, self._modulated_layers, modulation, self._points(point_shape, 16))
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Runs the model itself on `[N, ...]`."""
@@ -263,6 +238,17 @@ class KerasNetwork(TaskNetwork):
         """See `TaskNetwork.functional_call`; with "support", support_x is `[T, K, ...]`."""
         return self.run(weights, x, modulation, support_x).outputs
 
+    def head_inputs(
+        self,
+        weights: Sequence,
+        x: tf.Tensor,
+        modulation: Sequence | None = None,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """See `TaskNetwork.head_inputs`; the output layer must be a Dense layer, and the last."""
+        with shortened.without(self._last_layer):
+            return self.run(weights, x, modulation, training=training).outputs
+
     def run(
         self,
         weights: Sequence,
@@ -273,7 +259,7 @@ class KerasNetwork(TaskNetwork):
     ) -> ForwardPass:
         """See `TaskNetwork.run`."""
         variables = self.model.trainable_variables
-        weights, per_task = self._folded(weights, modulation)
+        weights, per_task = folding.fold(variables, self._modulated_layers, weights, modulation)
         mapped = [w for w, is_mapped in zip(weights, per_task, strict=True) if is_mapped]
         reference = None
         if self.uses_support and support_x is not None:
@@ -324,35 +310,6 @@ class KerasNetwork(TaskNetwork):
         signature = dtype, dtype, [v.dtype for v in self.state] if training else []
         return tf.map_fn(one_task, inputs, fn_output_signature=signature)
 
-    def _folded(self, weights, modulation):
-        """Returns weights with the modulation folded in, and which have a task axis."""
-        variables = self.model.trainable_variables
-        weights = list(weights)
-        per_task = [w.shape.rank > len(v.shape) for w, v in zip(weights, variables, strict=True)]
-        if modulation is None:
-            return weights, per_task
-        index = {id(v): i for i, v in enumerate(variables)}
-        for layer, change in zip(self._modulated_layers, modulation, strict=True):
-            if change is None:
-                continue
-            own = [
-                index.get(id(weight))
-                for weight in (keras_layers.kernel(layer), keras_layers.bias(layer))
-            ]
-            given = [
-                None if i is None else weights[i] if per_task[i] else weights[i][None] for i in own
-            ]
-            folded = (None, None) if given[0] is None else change.fold(*given)
-            if given[0] is None or (given[1] is None and folded[1] is not None):
-                raise ValueError(
-                    f"layer {layer.name!r} cannot be modulated: it needs a trainable kernel, and "
-                    "a trainable bias where the modulation shifts (use_bias=True)."
-                )
-            for i, weight in zip(own, folded, strict=True):
-                if i is not None:
-                    weights[i], per_task[i] = weight, True
-        return weights, per_task
-
     def get_config(self) -> dict:
         """Returns the constructor arguments."""
         return {
@@ -380,8 +337,3 @@ def as_task_network(network: keras.Model) -> TaskNetwork:
         f"a task network is a mmaml_tf.networks.TaskNetwork or a keras.Model, got a "
         f"{type(network).__module__}.{type(network).__name__}."
     )
-
-
-def _rows(change, rows):
-    """Returns how a block is changed for other tasks, each like one of the given ones."""
-    return tf.nest.map_structure(lambda t: None if t is None else tf.gather(t, rows), change)

@@ -98,22 +98,37 @@ class MLP(TaskNetwork):
         self, weights: Sequence, x: tf.Tensor, modulation: Sequence | None = None
     ) -> tf.Tensor:
         """See `TaskNetwork.functional_call`."""
-        weights = self.by_variable(weights)
+        weights, last = self.by_variable(weights), self.dense[-1]
+        z = self._features(weights, x, modulation)
+        z = layers.dense(z, weights[id(last.kernel)], weights[id(last.bias)])
+        return tf.cast(z, self.variable_dtype)
+
+    def head_inputs(
+        self,
+        weights: Sequence,
+        x: tf.Tensor,
+        modulation: Sequence | None = None,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """See `TaskNetwork.head_inputs`."""
+        del training
+        features = self._features(self.by_variable(weights), x, modulation)
+        return tf.cast(features, self.variable_dtype)
+
+    def _features(self, weights, x, modulation):
         z = tf.cast(x, self.compute_dtype)
         if self.bias_transformation:
             bias = weights[id(self.input_bias)]
             bias = layers.expand_to(bias, z) if bias.shape.rank == 2 else bias
             ones = tf.ones_like(z[..., :1])
             z = tf.concat([z, ones * bias], axis=-1)
-        last = len(self.dense) - 1
-        for block, dense in enumerate(self.dense):
-            change = modulation[block] if modulation and block < last else None
+        for block, dense in enumerate(self.dense[:-1]):
+            change = modulation[block] if modulation else None
             kernel = weights[id(dense.kernel)]
             kernel = kernel if change is None else change.kernel(kernel)
             z = layers.dense(z, kernel, weights[id(dense.bias)])
-            z = z if change is None else change.pre_activations(z)
-            z = self._activate(z) if block < last else z
-        return tf.cast(z, self.variable_dtype)
+            z = self._activate(z if change is None else change.pre_activations(z))
+        return z
 
     def get_config(self) -> dict:
         """Returns the constructor arguments."""

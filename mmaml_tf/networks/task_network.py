@@ -77,6 +77,26 @@ class TaskNetwork(keras.Model):
         """
         raise NotImplementedError
 
+    def head_inputs(
+        self,
+        weights: Sequence,
+        x: tf.Tensor,
+        modulation: Sequence | None = None,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """Returns what the output layer takes, `[T, N, F]`; `Learner(head="prototypes")` needs it.
+
+        Args:
+            weights: see `functional_call`.
+            x: see `functional_call`.
+            modulation: see `functional_call`.
+            training: whether the pass is part of `fit`.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say what its output layer takes; define the method "
+            "`head_inputs`."
+        )
+
     def run(
         self,
         weights: Sequence,

@@ -1,9 +1,8 @@
 """Every network, modulation and learner keeps the promises of all, in combination.
 
-The cases cover each pair of a network and a learner, of a network and a modulation, and of a
-modulation and a learner that modulates; and of an inner loop with a network and with a learner.
-Keras's three styles of models, which differ in how they are stored, take turns as one kind of
-network.
+The cases cover each pair of a network, a learner, a modulation and an encoder, where a learner has
+them, and each pair of an inner loop with a network and with a learner. Keras's three styles of
+models, which differ in how they are stored, take turns as one kind of network.
 """
 
 import copy
@@ -34,6 +33,13 @@ MODULATIONS = {
     **mm.modulation.MODULATIONS,
     "film without shift": lambda: mm.modulation.FiLM(shift=False),
 }
+ENCODERS = {
+    "sequence": lambda: mm.encoders.SequenceEncoder(units=2, layers=1),
+    "attention": lambda: mm.encoders.AttentionEncoder(units=4, layers=1, num_heads=2),
+    "reconstruction": lambda: mm.encoders.Reconstruction(
+        mm.encoders.AttentionEncoder(units=4, layers=1, num_heads=1), weight=0.1, units=3
+    ),
+}
 UNMODULATED, MODULATED = ("MAML", "MultiMAML"), ("MMAML", "LSTMLearner")
 KINDS = ("MLP", "MLP with bias", "Keras")
 PLAIN = "gradient_descent"
@@ -47,34 +53,38 @@ LOOPS = {
 
 
 def cases():
-    """All kinds of networks with all modulations, whose learners alternate, and without any.
+    """All kinds of networks with all modulations, and without any.
 
-    Then, all inner loops with each learner that has one, whose networks alternate.
+    Learners and encoders take turns. Then, all inner loops with each learner that has one, whose
+    networks take turns.
     """
     styles = itertools.cycle(STYLES)
     for i, kind in enumerate(KINDS):
-        chosen = [(learner, None) for learner in UNMODULATED]
-        chosen += [(MODULATED[(i + j) % 2], name) for j, name in enumerate(MODULATIONS)]
-        for learner, modulation in chosen:
-            yield next(styles) if kind == "Keras" else kind, learner, modulation, PLAIN
+        chosen = [(learner, PLAIN) for learner in UNMODULATED]
+        for j, modulation in enumerate(MODULATIONS):
+            encoder = [*ENCODERS][(i + j) % 3]
+            chosen.append((MODULATED[(i + j) % 2], PLAIN, modulation, encoder))
+        for parts in chosen:
+            yield next(styles) if kind == "Keras" else kind, *parts
     others = [loop for loop in LOOPS if loop != PLAIN]
     for i, learner in enumerate((*UNMODULATED, "MMAML")):
         for j, loop in enumerate(others):
             kind = KINDS[(i + j) % 3]
             network = next(styles) if kind == "Keras" else kind
-            yield network, learner, "film" if learner == "MMAML" else None, loop
+            modulated = ("film", "sequence") if learner == "MMAML" else ()
+            yield network, learner, loop, *modulated
 
 
 #: those whose training is resumed: what a checkpoint holds does not depend on which network is
 #: modulated in which way, so each kind of network with each learner and each modulation are enough
 RESUMED = [
     case
-    for i, case in enumerate(case for case in cases() if case[3] == PLAIN)
-    if case[2] is None or i % 7 in ((2, 3), (4, 5), (6, 3))[i // 7]
+    for i, case in enumerate(case for case in cases() if case[2] == PLAIN)
+    if len(case) == 3 or i % 7 in ((2, 3), (4, 5), (6, 5))[i // 7]
 ]
 
 
-def make(network, learner, modulation, loop):
+def make(network, learner, loop, modulation=None, encoder=None):
     """An untrained learner, compiled and built."""
     shared = {"modes": factory.MODES}
     parts = {}
@@ -85,7 +95,7 @@ def make(network, learner, modulation, loop):
     else:
         parts["network"] = NETWORKS[network](0)
     if learner in MODULATED:
-        parts["encoder"] = mm.encoders.SequenceEncoder(units=2, layers=1)
+        parts["encoder"] = ENCODERS[encoder]()
         parts["modulation"] = MODULATIONS[modulation]()
     made = getattr(mm, learner)(**parts, **shared)
     return ready(made)
@@ -193,12 +203,13 @@ def pairs_of(cases):
 
 def test_the_cases_cover_all_pairs():
     pairs, resumed = pairs_of(cases()), pairs_of(RESUMED)
-    learners, modulations = (*UNMODULATED, *MODULATED), (None, *MODULATIONS)
+    learners = (*UNMODULATED, *MODULATED)
     for network in KINDS:
-        assert all((network, other) in pairs for other in (*learners, *modulations))
+        assert all((network, other) in pairs for other in (*learners, *MODULATIONS, *ENCODERS))
         assert all((network, learner) in resumed for learner in learners)
-    assert all((modulation, modulation) in resumed for modulation in modulations)
-    assert all(pair in pairs for pair in itertools.product(MODULATED, MODULATIONS))
+    for kinds in itertools.combinations((MODULATED, MODULATIONS, ENCODERS), 2):
+        assert all(pair in pairs for pair in itertools.product(*kinds))
+    assert all((part, part) in resumed for part in (*MODULATIONS, *ENCODERS))
     assert {network for network, *_ in cases()} == set(NETWORKS)
     for loop, learner in itertools.product(LOOPS, (*UNMODULATED, "MMAML")):
         assert (loop, learner) in pairs

@@ -15,30 +15,35 @@ from mmaml_tf.checkpoint import Checkpoints
 from mmaml_tf.training import train
 
 WAYS = 3
-#: recipe, modulation, whether the encoder sees labels, statistics
+#: recipe, network, modulation, whether the encoder sees labels, statistics
 CASES = [
-    ("MAML", None, None, "query"),
-    ("MMAML", "film", False, "query"),
-    ("MMAML", "sigmoid", True, "support"),
-    ("MMAML", "softmax", False, "query"),
-    ("MMAML", "kml", False, "query"),
-    ("ProtoNet", None, None, "query"),
+    ("MAML", "strided", None, None, "query"),
+    ("MMAML", "strided", "film", False, "query"),
+    ("MMAML", "conv4", "sigmoid", True, "support"),
+    ("MMAML", "strided", "softmax", False, "query"),
+    ("MMAML", "conv4", "kml", False, "query"),
+    ("ProtoNet", "conv4", None, None, "query"),
+    ("MProtoNet", "strided", "kml", True, "support"),
+    ("ProtoMAML", "conv4", None, None, "support"),
+    ("ProtoMMAML", "strided", "kml", False, "query"),
 ]
+NETWORKS = {"strided": {}, "conv4": {"halving": "max", "features": "all", "affine": True}}
 
 
-def make(recipe, modulation, sees_labels, statistics):
+def make(recipe, network, modulation, sees_labels, statistics):
     """An untrained learner, compiled and built."""
-    outputs = None if recipe == "ProtoNet" else WAYS
-    network = mm.networks.ConvNet((3, 3), outputs, statistics)
-    loop, shared = mm.InnerLoop(1, 0.1), {"modes": ("a", "b"), "fewer_ways": True}
-    if recipe == "ProtoNet":
-        return ready(mm.ProtoNet(network, ways=WAYS, **shared))
-    if recipe == "MAML":
-        return ready(mm.MAML(network, inner_loop=loop, **shared))
-    encoder = mm.encoders.ImageEncoder((3, 3), 4, label_classes=WAYS if sees_labels else 0)
-    return ready(
-        mm.MMAML(network, encoder=encoder, modulation=modulation, inner_loop=loop, **shared)
-    )
+    outputs = None if recipe.endswith("ProtoNet") else WAYS
+    network = mm.networks.ConvNet((3, 3), outputs, statistics, **NETWORKS[network])
+    parts = {"modes": ("a", "b"), "fewer_ways": True}
+    if modulation:
+        labels = WAYS if sees_labels else 0
+        encoder = mm.encoders.ImageEncoder((3, 3), 4, label_classes=labels)
+        parts |= {"encoder": encoder, "modulation": modulation}
+    if recipe.endswith("ProtoNet"):
+        return ready(mm.ProtoNet(network, ways=WAYS, **parts))
+    head = "prototypes" if recipe.startswith("Proto") else "learned"
+    kind = getattr(mm, recipe.removeprefix("Proto"))
+    return ready(kind(network, inner_loop=mm.InnerLoop(1, 0.1), head=head, **parts))
 
 
 def ready(learner):
@@ -78,7 +83,9 @@ class Trained:
         self.predictions = predict(self.learner)
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(map(str, case)))
+@pytest.fixture(
+    scope="module", params=CASES, ids=lambda case: "-".join(map(str, filter(None, case)))
+)
 def trained(request, tmp_path_factory):
     return Trained(request.param, tmp_path_factory.mktemp("trained"))
 
@@ -106,7 +113,9 @@ def test_all_learners_start_alike_and_training_changes_every_weight(trained):
     first, second = make(*trained.case), make(*trained.case)
     states.assert_same(first, second)
     pairs = zip(first.trainable_variables, trained.learner.trainable_variables, strict=True)
-    assert not [v.path for v, w in pairs if np.array_equal(v, w)]
+    same = [v.path for v, w in pairs if np.array_equal(v, w)]
+    # Prototypes take the place of a head.
+    assert same == [v.path for v in first.network.head if first.head == "prototypes"]
 
 
 def test_the_configuration_makes_the_same_learner(trained):
