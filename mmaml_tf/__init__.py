@@ -24,8 +24,8 @@ if not (_as_module or _as_script):
     from mmaml_tf.evaluation import evaluate
     from mmaml_tf.inner_loop import InnerLoop
     from mmaml_tf.learners import MAML, MMAML, Learner, LSTMLearner, MultiMAML
+    from mmaml_tf.learners.protonet import ProtoNet
     from mmaml_tf.nonfinite import NonFiniteError
-    from mmaml_tf.protonet import ProtoNet
 
 __version__ = "0.1.0"
 __all__ = [

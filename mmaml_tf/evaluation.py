@@ -12,7 +12,7 @@ import tensorflow as tf
 from mmaml_tf.episodes import Episodes, as_mode, check_episodes
 from mmaml_tf.inner_loop import check_steps
 from mmaml_tf.learners import Learner
-from mmaml_tf.meta_learner import MetaLearner
+from mmaml_tf.learners.meta_learner import MetaLearner
 from mmaml_tf.names import checked
 from mmaml_tf.report import Estimate, Report
 from mmaml_tf.task_metrics import TaskMetrics

@@ -17,7 +17,7 @@ from mmaml_tf.checkpoint import (
     restore_on_all_hosts,
     set_learner_state,
 )
-from mmaml_tf.meta_learner import MetaLearner
+from mmaml_tf.learners.meta_learner import MetaLearner
 from mmaml_tf.names import checked
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from mmaml_tf.checks import as_tensor, assert_index, assert_values
 from mmaml_tf.episodes import Episodes, as_mode, check_episodes
-from mmaml_tf.meta_learner import MetaLearner
+from mmaml_tf.learners.meta_learner import MetaLearner
 
 
 class EpisodeInputs(MetaLearner):

@@ -18,9 +18,9 @@ from mmaml_tf.export import write_saved_model
 from mmaml_tf.inner_loop import InnerLoop, check_steps
 from mmaml_tf.learners import classes
 from mmaml_tf.learners.episode_inputs import EpisodeInputs
+from mmaml_tf.learners.meta_learner import MetaLearner
 from mmaml_tf.learners.predictor import Predictor
 from mmaml_tf.losses import TaskLoss
-from mmaml_tf.meta_learner import MetaLearner
 from mmaml_tf.names import checked
 
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from mmaml_tf.arguments import real_number, whole_number
 from mmaml_tf.distribution import check_outside
 from mmaml_tf.inner_loop import InnerLoop, check_steps
-from mmaml_tf.meta_learner import MetaLearner
+from mmaml_tf.learners.meta_learner import MetaLearner
 from mmaml_tf.modulation import Modulation
 from mmaml_tf.names import checked
 from mmaml_tf.rl import advantages as advantages_lib

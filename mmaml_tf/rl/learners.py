@@ -2,8 +2,8 @@
 
 import keras
 
-from mmaml_tf.bank import Bank
 from mmaml_tf.inner_loop import InnerLoop
+from mmaml_tf.learners.bank import Bank
 from mmaml_tf.modulation import Modulation
 from mmaml_tf.names import checked
 from mmaml_tf.rl.policy_learner import PolicyLearner

@@ -11,7 +11,7 @@ import tensorflow as tf
 from mmaml_tf import division
 from mmaml_tf.arguments import positive_number, real_number, whole_number
 from mmaml_tf.inner_loop import InnerLoop
-from mmaml_tf.meta_learner import Mean
+from mmaml_tf.learners.meta_learner import Mean
 from mmaml_tf.modulation import Modulation
 from mmaml_tf.names import checked
 from mmaml_tf.nonfinite import NonFiniteError

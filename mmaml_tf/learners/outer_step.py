@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mmaml_tf.episodes import is_shared
 from mmaml_tf.keras_internals import loss_metric
-from mmaml_tf.outer_gradients import OuterGradients
+from mmaml_tf.learners.outer_gradients import OuterGradients
 
 
 class Mean(keras.metrics.Mean):

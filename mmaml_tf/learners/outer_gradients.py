@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from mmaml_tf import division, layers
-from mmaml_tf.fitting import TaskModel
+from mmaml_tf.learners.task_model import TaskModel
 
 
 class OuterGradients(TaskModel):

@@ -10,7 +10,7 @@ from mmaml_tf import networks as networks_lib
 from mmaml_tf.checks import assert_index
 from mmaml_tf.inner_loop import InnerLoop
 from mmaml_tf.keras_internals import flat_layers
-from mmaml_tf.meta_learner import MetaLearner
+from mmaml_tf.learners.meta_learner import MetaLearner
 from mmaml_tf.names import checked
 
 
