@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mmaml_tf import mlflow_model
-from mmaml_tf.tracking import Tracker
+from mmaml_tf.tracking import Tracker, pyfunc_model
 
 NAMES = ("support_x", "support_y", "query_x")
 
@@ -31,7 +30,7 @@ def expected(learner, given):
 
 def test_the_stored_class_predicts_alone(exported):
     learner, path = exported
-    predictor = mlflow_model.SavedModelPredictor()
+    predictor = pyfunc_model.SavedModelPredictor()
     predictor.load_context(type("Context", (), {"artifacts": {"saved_model": str(path)}}))
     given = inputs(2)
     np.testing.assert_allclose(

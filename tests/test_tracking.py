@@ -22,6 +22,9 @@ import tensorflow as tf
 
 from mmaml_tf import tracking
 from mmaml_tf.tracking import Tracker
+from mmaml_tf.tracking import run as runs
+from mmaml_tf.tracking import store as stores
+from mmaml_tf.tracking import tracker as trackers
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -165,8 +168,8 @@ def test_caller_never_waits_and_close_gives_up_with_one_warning(monkeypatch, tmp
         released.wait()
         raise OSError("too late")
 
-    monkeypatch.setattr(tracking, "_probe", stuck)
-    monkeypatch.setattr(tracking, "_CLOSE_TIMEOUT", 0.5)
+    monkeypatch.setattr(trackers, "probe", stuck)
+    monkeypatch.setattr(trackers, "_CLOSE_TIMEOUT", 0.5)
     start = time.monotonic()
     tracker = Tracker(EXPERIMENT, "run", "stuck", uri="http://127.0.0.1:9")
     for row in rows(range(1, 1001)):
@@ -189,7 +192,7 @@ def test_caller_never_waits_and_close_gives_up_with_one_warning(monkeypatch, tmp
 
 @pytest.mark.parametrize("failure", ["no database", "no mlflow", "no file", "no step"])
 def test_failure_is_one_warning(failure, store, tmp_path, monkeypatch, warned):
-    monkeypatch.setattr(tracking, "_RETRY_PAUSES", (0.01,))
+    monkeypatch.setattr(runs, "_RETRY_PAUSES", (0.01,))
     if failure == "no database":
         store = f"sqlite:///{tmp_path}/mlflow.db"
         (tmp_path / "mlflow.db").write_text("this is no database\n" * 100)
@@ -214,9 +217,9 @@ def test_failure_is_one_warning(failure, store, tmp_path, monkeypatch, warned):
 def test_relative_file_is_meant_from_where_the_tracker_is_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "mlflow.db"
-    assert tracking._absolute("sqlite:///mlflow.db") == (f"sqlite:///{path}", path)
-    assert tracking._absolute(f"sqlite:///{path}") == (f"sqlite:///{path}", path)
-    assert tracking._absolute("http://a:1/b") == ("http://a:1/b", None)
+    assert stores.absolute("sqlite:///mlflow.db") == (f"sqlite:///{path}", path)
+    assert stores.absolute(f"sqlite:///{path}") == (f"sqlite:///{path}", path)
+    assert stores.absolute("http://a:1/b") == ("http://a:1/b", None)
 
 
 def test_password_is_not_shown(warned):
@@ -226,14 +229,14 @@ def test_password_is_not_shown(warned):
     assert "secret" not in warning and "127.0.0.1" in warning
 
 
-# Loads the file alone, as importing the package takes seconds.
+# Imports tracking alone, as the whole package takes seconds.
 TRACK = """
-import importlib.util, logging, sys, time
+import logging, sys, time, types
 logging.basicConfig()
 path, uri, key = sys.argv[1:]
-spec = importlib.util.spec_from_file_location("tracking", path)
-tracking = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tracking)
+sys.modules["mmaml_tf"] = types.ModuleType("mmaml_tf")
+sys.modules["mmaml_tf"].__path__ = [path]
+from mmaml_tf import tracking
 start = time.monotonic()
 with tracking.Tracker("tests", key, key, {"seed": 1}, uri=uri) as tracker:
     made = time.monotonic() - start
@@ -247,7 +250,7 @@ print(made, closed, "mlflow" in sys.modules, flush=True)
 def start_process(uri, key="key", **environment):
     environment = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()} | environment
     return subprocess.Popen(
-        [sys.executable, "-c", TRACK, tracking.__file__, uri, key],
+        [sys.executable, "-c", TRACK, str(Path(tracking.__file__).parents[1]), uri, key],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -154,7 +154,7 @@ def test_changed_code_trains_anew_what_depends_on_it(reproduced):
     stage, checkpoints = "train@smoke-lstm_2-0", reproduced.path / "checkpoints/regression/smoke"
     weights = reproduced.path / "models/smoke/regression/lstm_2-0.npz"
     before, known = weights.read_bytes(), set(checkpoints.iterdir())
-    with open(reproduced.path / "mmaml_tf/tracking.py", "a") as file:
+    with open(reproduced.path / "mmaml_tf/tracking/tracker.py", "a") as file:
         file.write("# decides no number\n")
     assert reproduced.stages_run(stage) == ["code"]
     cells = reproduced.path / "pipelines/regression.py"

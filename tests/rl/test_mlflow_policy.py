@@ -5,8 +5,8 @@ import numpy as np
 import policies
 import pytest
 
-from mmaml_tf import mlflow_policy, rl
-from mmaml_tf.tracking import Tracker
+from mmaml_tf import rl
+from mmaml_tf.tracking import Tracker, pyfunc_policy
 
 HORIZON = 3
 
@@ -69,7 +69,7 @@ def test_a_logged_policy_adapts_to_any_number_of_inner_steps(exported, tmp_path)
 
 def test_the_stored_class_acts_alone_and_names_what_is_missing(exported):
     learner, path = exported
-    policy = mlflow_policy.SavedPolicy()
+    policy = pyfunc_policy.SavedPolicy()
     policy.load_context(type("Context", (), {"artifacts": {"saved_model": str(path)}}))
     given = inputs(learner, 2, 1, 2, 2)
     np.testing.assert_allclose(
