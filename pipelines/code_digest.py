@@ -95,6 +95,7 @@ CODE = {
         "mmaml_tf/rl/learners.py",
         "mmaml_tf/rl/policies.py",
         "mmaml_tf/rl/policy_learner.py",
+        "mmaml_tf/rl/policy_parts.py",
         "mmaml_tf/rl/promp.py",
         "mmaml_tf/rl/rollouts.py",
         "mmaml_tf/rl/trajectories.py",

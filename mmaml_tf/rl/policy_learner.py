@@ -16,10 +16,11 @@ from mmaml_tf.modulation import Modulation
 from mmaml_tf.names import checked
 from mmaml_tf.nonfinite import NonFiniteError
 from mmaml_tf.rl import promp
-from mmaml_tf.rl.adaptation import AdaptivePolicy, check_rollouts
+from mmaml_tf.rl.adaptation import AdaptivePolicy
 from mmaml_tf.rl.export import write_policy
 from mmaml_tf.rl.fixed_horizon import NonFiniteActionsError
 from mmaml_tf.rl.goals import Goals
+from mmaml_tf.rl.policy_parts import check_rollouts
 from mmaml_tf.rl.trajectories import Trajectories
 
 # Steps of rollouts that one CPU core works on at once: their activations, and not the weights, are
@@ -37,14 +38,14 @@ class PolicyLearner(AdaptivePolicy):
     before it from those that acted.
 
     Args:
-        network: see `AdaptivePolicy`.
-        encoder: see `AdaptivePolicy`.
-        modulation: see `AdaptivePolicy`.
-        inner_loop: see `AdaptivePolicy`.
+        network: see `PolicyParts`.
+        encoder: see `PolicyParts`.
+        modulation: see `PolicyParts`.
+        inner_loop: see `PolicyParts`.
         clip: how far from 1 a likelihood ratio counts in the outer objective.
         kl_penalty: weight of the divergence.
         epochs: optimizer steps on the rollouts of an outer step.
-        **kwargs: see `AdaptivePolicy`.
+        **kwargs: see `PolicyParts`.
 
     Raises:
         ValueError: for numbers out of range, or parts that do not fit together.
@@ -193,7 +194,9 @@ class PolicyLearner(AdaptivePolicy):
         try:
             self.guard.check(self.modes)
         except NonFiniteError as stopped:
-            raise stopped from error
+            # Keras's `fit` passes errors on with their context, but without their cause.
+            stopped.__context__ = error
+            raise
         return True
 
     def test_step(self, goals: Goals) -> dict:
