@@ -146,7 +146,7 @@ def interrupted(scope, folder):
         callback = keras.callbacks.Callback()
         if ending and host == hosts - 1:
             callback = keras.callbacks.LambdaCallback(
-                on_train_batch_end=lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+                on_train_batch_end=lambda batch, logs: os.kill(os.getpid(), signal.SIGTERM)
             )
         directory = folder / f"checkpoints{host}"
         logged = []
